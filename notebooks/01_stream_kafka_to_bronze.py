@@ -1,0 +1,49 @@
+# Databricks notebook source
+# MAGIC %md
+# MAGIC # 01 · Kafka → bronze
+# MAGIC Brings what is new on the topic into `bronze_events`, unchanged, exactly once.
+# MAGIC
+# MAGIC | parameter | meaning |
+# MAGIC |---|---|
+# MAGIC | `catalog` | Unity Catalog name; `spark_catalog` on a laptop |
+# MAGIC | `schema` | schema of all tables |
+# MAGIC | `config_dir` | folder of `event_contract.yml` |
+# MAGIC | `runs_dir` | folder of what runs leave behind; empty: the volume `runs` of the schema |
+# MAGIC | `run_id` | names this run in the log tables |
+# MAGIC | `checkpoint_dir` | folder of the streams' checkpoints; empty: the volume `checkpoints` of the schema |
+# MAGIC | `secret_scope` | secret scope that holds the `KAFKA_*` settings |
+# MAGIC | `kafka_topic` | topic; empty: `KAFKA_TOPIC` of the secret scope, else `stream-input` |
+# MAGIC | `kafka_options` | further options of Spark's Kafka source, as JSON |
+# MAGIC | `max_offsets_per_trigger` | most records of one micro-batch |
+
+# COMMAND ----------
+
+# MAGIC %run ./_library
+
+# COMMAND ----------
+
+dbutils.widgets.text("catalog", "main")
+dbutils.widgets.text("schema", "streaming")
+dbutils.widgets.text("config_dir", "../config")
+dbutils.widgets.text("runs_dir", "")
+dbutils.widgets.text("run_id", "by-hand")
+dbutils.widgets.text("checkpoint_dir", "")
+dbutils.widgets.text("secret_scope", "streaming-pipeline")
+dbutils.widgets.text("kafka_topic", "")
+dbutils.widgets.text("kafka_options", "{}")
+dbutils.widgets.text("max_offsets_per_trigger", "1000000")
+
+# COMMAND ----------
+
+from streaming_pipeline.bronze import stream_kafka_to_bronze
+from streaming_pipeline.run_log import run_task
+from streaming_pipeline.settings import Settings
+
+settings = Settings.from_notebook(dbutils)
+result = run_task("01_stream_kafka_to_bronze", stream_kafka_to_bronze, spark, settings)
+dbutils.jobs.taskValues.set("records", result)
+result
+
+# COMMAND ----------
+
+display(spark.table(settings.table("bronze_events")).where("ingested_at > current_timestamp() - INTERVAL 1 HOUR").limit(10))

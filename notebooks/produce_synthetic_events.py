@@ -1,0 +1,34 @@
+# Databricks notebook source
+# MAGIC %md
+# MAGIC # Produce synthetic events
+# MAGIC Puts realistic events, with known faults among them, on the topic.
+# MAGIC
+# MAGIC | parameter | meaning |
+# MAGIC |---|---|
+# MAGIC | `catalog` | Unity Catalog name; `spark_catalog` on a laptop |
+# MAGIC | `secret_scope` | secret scope that holds the `KAFKA_*` settings |
+# MAGIC | `kafka_topic` | topic; empty: `KAFKA_TOPIC` of the secret scope, else `stream-input` |
+# MAGIC | `kafka_options` | further options of Spark's Kafka source, as JSON |
+# MAGIC | `count` | how many events to produce |
+# MAGIC | `seed` | the same seed makes the same events |
+
+# COMMAND ----------
+
+# MAGIC %run ./_library
+
+# COMMAND ----------
+
+dbutils.widgets.text("catalog", "main")
+dbutils.widgets.text("secret_scope", "streaming-pipeline")
+dbutils.widgets.text("kafka_topic", "")
+dbutils.widgets.text("kafka_options", "{}")
+dbutils.widgets.text("count", "10000")
+dbutils.widgets.text("seed", "0")
+
+# COMMAND ----------
+
+from streaming_pipeline.producer import produce_synthetic
+from streaming_pipeline.settings import Settings
+
+settings = Settings.from_notebook(dbutils, besides=("count", "seed"))
+produce_synthetic(settings.kafka, count=int(dbutils.widgets.get("count")), seed=int(dbutils.widgets.get("seed")))

@@ -1,0 +1,47 @@
+# Databricks notebook source
+# MAGIC %md
+# MAGIC # Train the anomaly detector
+# MAGIC Fits an IsolationForest on silver, logs it to MLflow, registers it and makes it champion.
+# MAGIC
+# MAGIC | parameter | meaning |
+# MAGIC |---|---|
+# MAGIC | `catalog` | Unity Catalog name; `spark_catalog` on a laptop |
+# MAGIC | `schema` | schema of all tables |
+# MAGIC | `config_dir` | folder of `event_contract.yml` |
+# MAGIC | `runs_dir` | folder of what runs leave behind; empty: the volume `runs` of the schema |
+# MAGIC | `run_id` | names this run in the log tables |
+# MAGIC | `model_name` | the registered model, in catalog and schema |
+# MAGIC | `experiment` | MLflow experiment of the trainings |
+# MAGIC | `features` | the model's inputs |
+# MAGIC | `contamination` | share of events that the model shall flag |
+
+# COMMAND ----------
+
+# MAGIC %run ./_library
+
+# COMMAND ----------
+
+dbutils.widgets.text("catalog", "main")
+dbutils.widgets.text("schema", "streaming")
+dbutils.widgets.text("config_dir", "../config")
+dbutils.widgets.text("runs_dir", "")
+dbutils.widgets.text("run_id", "by-hand")
+dbutils.widgets.text("model_name", "iforest_silver_anomaly_detector")
+dbutils.widgets.text("experiment", "/Shared/streaming-pipeline")
+dbutils.widgets.text("features", "value,timestamp_unix")
+dbutils.widgets.text("contamination", "0.01")
+
+# COMMAND ----------
+
+from streaming_pipeline.model.training import train
+from streaming_pipeline.run_log import run_task
+from streaming_pipeline.settings import Settings
+
+settings = Settings.from_notebook(dbutils)
+result = run_task("train_anomaly_detector", train, spark, settings)
+dbutils.jobs.taskValues.set("records", result.records)
+print(f"{result.model_name} version {result.version}: {result.records:,} records, flags {result.flag_rate:.2%}, fitted in {result.seconds:.1f} s")
+
+# COMMAND ----------
+
+display(result.figure)

@@ -1,0 +1,1 @@
+"""Kafka events become monitored, scored Delta tables."""

@@ -1,0 +1,1 @@
+"""Findings become alerts, which are kept until they are delivered."""

@@ -1,0 +1,232 @@
+"""The command `streaming-pipeline`: what a user types on a laptop.
+
+Exit codes: 0 done, 1 the work failed, 2 wrong use. A user's mistake is one sentence, never a traceback.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from rich.console import Console
+
+from streaming_pipeline.errors import PipelineError, UsageError
+
+DEFAULT_HOME = Path(".local")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    options = _parser().parse_args(arguments)
+    console = Console(soft_wrap=False)
+    try:
+        return options.call(options, console)
+    except KeyboardInterrupt:
+        _say("Stopped.")
+        return 130
+    except BrokenPipeError:
+        # Whoever read our output has seen enough; Python must not try to flush it once more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except PipelineError as error:
+        _say(str(error))
+        return 2 if isinstance(error, UsageError) else 1
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+def _demo(options: argparse.Namespace, console: Console) -> int:
+    from streaming_pipeline.local.demo import run_demo
+
+    home = options.home if options.home != DEFAULT_HOME else DEFAULT_HOME / "demo"
+    return 0 if run_demo(home, count=options.count, seed=options.seed, console=console) else 1
+
+
+def _run(options: argparse.Namespace, console: Console) -> int:
+    from streaming_pipeline.local.job import run_on_laptop
+
+    run, spark = run_on_laptop(
+        options.home,
+        job=options.job,
+        parameters=_pairs("--param", options.param),
+        variables=_pairs("--var", options.var),
+        target=options.target,
+        connect=options.connect,
+        console=console,
+    )
+    spark.stop()
+    console.print(f"{run.state} in {run.seconds:.1f} s: {run.run_dir / 'index.html'}", soft_wrap=True, highlight=False)
+    return 0 if run.state == "SUCCESS" else 1
+
+
+def _broker(options: argparse.Namespace, console: Console) -> int:
+    from streaming_pipeline.local.broker import Broker
+
+    broker = Broker(options.home)
+    if options.action == "start":
+        started = broker.start()
+        status = broker.status()
+        print(
+            f"The broker {'is running' if started else 'was running already'}: mTLS on port {status.ports['SSL']}, "
+            f"SASL_SSL on port {status.ports['SASL_SSL']} of 127.0.0.1 (pid {status.pid})."
+        )
+        return 0
+    if options.action == "stop":
+        print("The broker has stopped." if broker.stop() else "No broker was running.")
+        return 0
+    status = broker.status()
+    if status.state == "running":
+        print(f"running since {status.since:%Y-%m-%d %H:%M:%S} UTC, pid {status.pid}, ports {status.ports}")
+        return 0
+    print(status.state)
+    if status.state == "crashed":
+        _say(f"It ended without being stopped. The end of {broker.log}:\n{status.log_tail}")
+    return 1
+
+
+def _produce(options: argparse.Namespace, console: Console) -> int:
+    from streaming_pipeline import synthetic
+    from streaming_pipeline.local.demo import GROUND_TRUTH, produce_with_progress
+    from streaming_pipeline.producer import produce, records_from_lines
+
+    with _topic(options) as kafka:
+        if options.file:
+            source = sys.stdin.buffer if options.file == "-" else _open(Path(options.file))
+            with source:
+                records = records_from_lines(source)
+                report = produce(kafka, records, rate=options.rate)
+            if records.not_json:
+                _say(f"{records.not_json:,} lines are not JSON; they were sent as they are.")
+        elif options.rate:
+            duration = timedelta(seconds=options.duration) if options.duration else None
+            events = synthetic.stream(seed=options.seed, duration=duration)
+            report = produce(kafka, _first(events, options.count), rate=options.rate)
+        else:
+            days = timedelta(seconds=options.duration) if options.duration else timedelta(days=14)
+            faults = None if options.faults == "all" else [] if options.faults == "none" else options.faults.split(",")
+            events = synthetic.generate(options.count or 300_000, start=options.start, duration=days, seed=options.seed, faults=faults)
+            report = produce_with_progress(kafka, events, options.home, console)
+            print(f"What is in them, for judging results: {options.home / GROUND_TRUTH}")
+        print(f"{report.delivered:,} records delivered to {kafka.topic} in {report.seconds:.1f} s.")
+    return 0
+
+
+def _consume(options: argparse.Namespace, console: Console) -> int:
+    from streaming_pipeline.consumer import consume
+
+    with _topic(options) as kafka:
+        count = 0
+        for record in consume(kafka, limit=options.limit or None, from_beginning=not options.newest, follow=options.follow):
+            at = datetime.fromtimestamp(record.timestamp_ms / 1000).astimezone().isoformat(timespec="milliseconds")
+            value = "(no value)" if record.value is None else record.value.decode("utf-8", errors="replace")
+            print(f"{record.partition}/{record.offset}  {at}  {value}", flush=options.follow)
+            count += 1
+        _say(f"{count:,} records.")
+    return 0
+
+
+def _sql(options: argparse.Namespace, console: Console) -> int:
+    from streaming_pipeline.local.sql import render, run_query
+
+    columns, rows = run_query(options.home, options.query, options.schema)
+    render(columns, rows, options.format, console)
+    return 0
+
+
+def _topic(options: argparse.Namespace):
+    """The topic of `.env`, else of the local broker, as a context that yields `KafkaSettings`."""
+    from contextlib import contextmanager
+
+    from streaming_pipeline.local.job import find_bundle, kafka_secrets
+    from streaming_pipeline.settings import KafkaSettings
+
+    @contextmanager
+    def connected():
+        with kafka_secrets(options.home, find_bundle() / ".env") as secrets:
+            yield KafkaSettings.from_secrets(secrets)
+
+    return connected()
+
+
+def _first(items, count: int | None):
+    for number, item in enumerate(items):
+        if count is not None and number >= count:
+            return
+        yield item
+
+
+def _open(path: Path):
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise UsageError(f"--file {path} cannot be read: {error.strerror}.") from None
+
+
+def _pairs(option: str, texts: Sequence[str]) -> Mapping[str, str]:
+    """`["k=v"]` → `{"k": "v"}`."""
+    for text in texts:
+        if "=" not in text or text.startswith("="):
+            raise UsageError(f"{option} {text}: write it as name=value.")
+    return dict(text.split("=", 1) for text in texts)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="streaming-pipeline", description="Kafka events become monitored, scored Delta tables.")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    def command(name: str, call: Callable, text: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=text, description=text)
+        added.set_defaults(call=call)
+        added.add_argument("--home", type=Path, default=DEFAULT_HOME, help="folder of tables, broker, models and runs (default: .local)")
+        return added
+
+    demo = command("demo", _demo, "Set-up and main job in one, on made-up events with known faults (default home: .local/demo).")
+    demo.add_argument("--count", type=int, default=300_000, help="events to make (default: 300000)")
+    demo.add_argument("--seed", type=int, default=7, help="the same seed puts in the same faults (default: 7)")
+
+    run = command("run", _run, "One run of a job of the bundle, on this machine.")
+    run.add_argument("job", nargs="?", default="full_streaming_pipeline", help="default: full_streaming_pipeline")
+    run.add_argument("--param", action="append", default=[], metavar="NAME=VALUE", help="set a job parameter (may be repeated)")
+    run.add_argument("--var", action="append", default=[], metavar="NAME=VALUE", help="set a bundle variable (may be repeated)")
+    run.add_argument("--target", default="dev", help="target of the bundle (default: dev)")
+    run.add_argument("--connect", action="store_true", help="on a local Spark Connect server, by the rules of serverless")
+
+    broker = command("broker", _broker, "The local Kafka broker.")
+    broker.add_argument("action", choices=("start", "stop", "status"))
+
+    produce = command("produce", _produce, "Put events on the topic: made-up ones, or those of a file or pipe of JSON lines.")
+    produce.add_argument("--count", type=int, help="how many (default: 300000; with --rate: without end)")
+    produce.add_argument("--rate", type=float, help="live events, this many a second, stamped with now")
+    produce.add_argument(
+        "--duration", type=float, metavar="SECONDS", help="time that the events cover (default: 14 days), or how long to go on"
+    )
+    produce.add_argument("--seed", type=int, default=7, help="the same seed and start make the same events (default: 7)")
+    produce.add_argument("--start", type=_time, help="time of the first event, such as 2026-03-01T00:00:00Z")
+    produce.add_argument("--faults", default="all", help="all, none, or names separated by commas (default: all)")
+    produce.add_argument("--file", metavar="FILE", help="JSON lines to send as they are; - for standard input")
+
+    consume = command("consume", _consume, "Look at what is on the topic.")
+    consume.add_argument("--limit", type=int, default=10, help="at most this many records; 0 for all (default: 10)")
+    consume.add_argument("--newest", action="store_true", help="the newest instead of the first")
+    consume.add_argument("--follow", action="store_true", help="go on waiting for new records")
+
+    sql = command("sql", _sql, "A query over the local tables.")
+    sql.add_argument("query", metavar="QUERY", help='such as "SELECT * FROM monitor_logs ORDER BY run_time DESC"')
+    sql.add_argument("--format", choices=("table", "csv", "json"), default="table")
+    sql.add_argument("--schema", default="streaming", help="where bare table names are looked up (default: streaming)")
+    return parser
+
+
+def _time(text: str) -> datetime:
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time such as 2026-03-01T00:00:00Z") from None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

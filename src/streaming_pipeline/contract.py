@@ -1,0 +1,377 @@
+"""The event contract (`config/event_contract.yml`, Open Data Contract Standard 3) → schema, casts and row rules.
+
+The contract decides what bronze parses, how silver types it and why a record is rejected. A rejected record carries every
+reason, as `code:field` (or a code alone where the payload as a whole is at fault):
+
+| reason | meaning |
+|---|---|
+| `null_payload`, `empty_payload` | the record has no value (a tombstone), or only white space |
+| `not_utf8`, `malformed_json`, `not_an_object` | the payload is not one JSON object |
+| `missing:f` | a required field is absent or null |
+| `wrong_type:f` | the field cannot be read as its logical type |
+| `not_finite:f` | NaN or Infinity |
+| `no_zone:f` | a timestamp without a zone |
+| `out_of_range:f` | below the minimum, above the maximum, or too far ahead of Kafka's clock |
+| `not_allowed:f` | none of the valid values |
+| `wrong_length:f`, `wrong_pattern:f` | a text that breaks its length or pattern |
+"""
+
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pyspark.sql import Column
+from pyspark.sql import functions as F
+
+from streaming_pipeline.errors import UsageError
+
+SPARK_TYPES = {
+    "string": "string",
+    "number": "double",
+    "integer": "bigint",
+    "boolean": "boolean",
+    "timestamp": "timestamp",
+    "date": "date",
+}
+_OPTIONS = {
+    "string": {"minLength", "maxLength", "pattern"},
+    "number": {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"},
+    "integer": {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"},
+    "timestamp": {"minimum", "maximum"},
+    "date": {"minimum", "maximum"},
+    "boolean": set(),
+}
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+# Columns that the tables add themselves; a field of the same name would hide one.
+RESERVED = {
+    *("topic_id", "topic", "partition", "offset", "kafka_timestamp", "timestamp_type", "key", "raw_payload", "parse_error"),
+    *("ingested_at", "event_date", "contract_fingerprint", "processed_at", "timestamp_unix", "anomaly_score", "anomaly_flag"),
+    *("explanation", "model_name", "model_version", "scored_at", "reasons", "stage", "quarantined_at", "resolved_at"),
+}
+_NON_FINITE = ("nan", "infinity", "-infinity", "+infinity", "inf", "-inf", "+inf")
+
+
+@dataclass(frozen=True)
+class Field:
+    """One field of an event; `minimum`, `maximum` and the lengths are None where the contract sets none."""
+
+    name: str
+    logical_type: str
+    required: bool = False
+    description: str = ""
+    valid_values: tuple[str, ...] = ()
+    minimum: Any = None
+    maximum: Any = None
+    exclusive_minimum: Any = None
+    exclusive_maximum: Any = None
+    min_length: int | None = None
+    max_length: int | None = None
+    pattern: str | None = None
+
+    @property
+    def spark_type(self) -> str:
+        """The type of the silver column, as SQL writes it."""
+        return SPARK_TYPES[self.logical_type]
+
+
+@dataclass(frozen=True)
+class Contract:
+    """A validated contract: its fields in order, and the roles that some of them play."""
+
+    fields: tuple[Field, ...]
+    id_field: str
+    event_time_field: str
+    slice_field: str | None
+    max_future_seconds: int
+    fingerprint: str
+    text: str
+
+    @property
+    def field_names(self) -> list[str]:
+        """The names of the fields, in the contract's order."""
+        return [field.name for field in self.fields]
+
+    @property
+    def raw_schema(self) -> str:
+        """The schema with which bronze parses a payload: every field as text."""
+        return ", ".join(f"`{field.name}` string" for field in self.fields)
+
+    def typed_columns(self) -> list[Column]:
+        """The fields as silver types them, from bronze's text columns; NULL where the text cannot be read."""
+        return [_typed(field).alias(field.name) for field in self.fields]
+
+    def reasons(self) -> Column:
+        """Every reason to reject a bronze row, as an array of texts; empty for a valid row."""
+        rules = [rule for field in self.fields for rule in self._rules(field)]
+        of_fields = F.filter(F.array(*[F.when(broken, F.lit(reason)) for reason, broken in rules]), lambda reason: reason.isNotNull())
+        return F.when(F.col("parse_error").isNotNull(), F.array(F.col("parse_error"))).otherwise(of_fields)
+
+    def _rules(self, field: Field) -> list[tuple[str, Column]]:
+        """(reason, condition under which the row breaks it) for one field. A condition that is NULL counts as kept."""
+        text, typed, name = F.col(f"`{field.name}`"), _typed(field), field.name
+        rules = []
+        if field.required:
+            rules.append((f"missing:{name}", text.isNull()))
+        unreadable = text.isNotNull() & typed.isNull()
+        if field.logical_type == "string":
+            rules.append((f"wrong_type:{name}", _is_nested(field)))
+            if field.min_length is not None or field.max_length is not None:
+                length = F.length(text)
+                rules.append((f"wrong_length:{name}", (length < (field.min_length or 0)) | (length > (field.max_length or 2**31 - 1))))
+            if field.pattern is not None:
+                # Contracts write whole-value patterns with ^…$; `$` would let a trailing line feed through.
+                rules.append((f"wrong_pattern:{name}", ~text.rlike(rf"\A(?:{field.pattern.removeprefix('^').removesuffix('$')})\z")))
+        elif field.logical_type == "number":
+            infinite = F.coalesce(typed.isin(float("inf"), float("-inf")), F.lit(False))
+            non_finite = F.lower(_unquoted(text)).isin(*_NON_FINITE) | infinite
+            rules.append((f"not_finite:{name}", non_finite))
+            rules.append((f"wrong_type:{name}", unreadable & ~non_finite))
+        else:
+            rules.append((f"wrong_type:{name}", unreadable))
+        if field.logical_type == "timestamp":
+            rules.append((f"no_zone:{name}", typed.isNotNull() & ~text.rlike(r"(?:[Zz]|[+-]\d{2}:?\d{2})\z")))
+        bounds = [
+            *([typed < _bound(field, field.minimum)] if field.minimum is not None else []),
+            *([typed > _bound(field, field.maximum)] if field.maximum is not None else []),
+            *([typed <= _bound(field, field.exclusive_minimum)] if field.exclusive_minimum is not None else []),
+            *([typed >= _bound(field, field.exclusive_maximum)] if field.exclusive_maximum is not None else []),
+        ]
+        if name == self.event_time_field:
+            # Kafka's clock and not this machine's, so that a batch that is run again decides as before.
+            bounds.append(typed > F.col("kafka_timestamp") + F.make_interval(secs=F.lit(self.max_future_seconds)))
+        if bounds:
+            out = bounds[0]
+            for bound in bounds[1:]:
+                out = out | bound
+            finite = ~typed.isin(float("inf"), float("-inf"), float("nan")) if field.logical_type == "number" else F.lit(True)
+            rules.append((f"out_of_range:{name}", out & finite))
+        if field.valid_values:
+            rules.append((f"not_allowed:{name}", ~text.isin(*field.valid_values)))
+        return rules
+
+
+def parse_payload(contract: Contract, payload: Column) -> Column:
+    """A binary payload → struct of `parse_error` (text, NULL if it is one JSON object) and `fields` (every field as text).
+
+    The payload is parsed inside a list with an empty object behind it: alone, Spark's parser stops at the end of the first
+    value and would let `{…} garbage` or two events in one payload pass as one.
+    """
+    text = F.try_validate_utf8(payload.cast("string"))
+    parsed = F.from_json(F.concat(F.lit("["), text, F.lit(",{}]")), f"array<struct<{contract.raw_schema}>>", {"allowSingleQuotes": "false"})
+    event = F.when(F.size(parsed) == 2, F.get(parsed, F.lit(0)))
+    blank = F.trim(F.regexp_replace(text, r"\s", "")) == ""
+    error = (
+        F.when(event.isNotNull(), F.lit(None).cast("string"))
+        .when(payload.isNull(), F.lit("null_payload"))
+        .when(text.isNull(), F.lit("not_utf8"))
+        .when(blank, F.lit("empty_payload"))
+        .when(F.try_parse_json(F.concat(F.lit('{"payload":'), text, F.lit(',"end":0}'))).isNotNull(), F.lit("not_an_object"))
+        .otherwise(F.lit("malformed_json"))
+    )
+    return F.struct(error.alias("parse_error"), event.alias("fields"))
+
+
+def load_contract(path: str | Path) -> Contract:
+    """Read and validate a contract file; raises `UsageError` naming the file and the key."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"{path}: the event contract cannot be read ({error.strerror}). Check the parameter config_dir.") from None
+    return parse_contract(text, str(path))
+
+
+def parse_contract(text: str, source: str = "event contract") -> Contract:
+    """The contract that `text` (YAML) holds; raises `UsageError` naming `source` and the key at fault."""
+    try:
+        document = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" line {mark.line + 1}" if mark else ""
+        raise UsageError(f"{source}{where}: not valid YAML ({getattr(error, 'problem', None) or 'unreadable'}).") from None
+    check = _Checker(source)
+    top = check.mapping(document, "the file", {"apiVersion", "kind", "id", "version", "status", "schema"}, _TOP_KEYS)
+    if not str(top["apiVersion"]).startswith("v3."):
+        check.fail("apiVersion", f"{top['apiVersion']!r} is not supported: use v3.x")
+    if top["kind"] != "DataContract":
+        check.fail("kind", f"{top['kind']!r} is not DataContract")
+    if not isinstance(top["schema"], list) or len(top["schema"]) != 1:
+        check.fail("schema", "must be a list of exactly one object: the event")
+    event = check.mapping(top["schema"][0], "schema[0]", {"name", "properties"}, _SCHEMA_KEYS)
+    if not isinstance(event["properties"], list) or not event["properties"]:
+        check.fail("schema[0].properties", "must be a list of fields")
+    fields = tuple(_field(check, item, f"schema[0].properties[{index}]") for index, item in enumerate(event["properties"]))
+    names = [field.name for field in fields]
+    for name in names:
+        if [other.lower() for other in names].count(name.lower()) > 1:
+            check.fail("schema[0].properties", f"the field {name!r} stands there twice")
+    keys = [item["name"] for item in event["properties"] if item.get("primaryKey")]
+    if len(keys) != 1:
+        check.fail("schema[0].properties", f"exactly one field must have primaryKey: true, not {len(keys)}")
+    custom = check.custom_properties(event.get("customProperties", []), "schema[0].customProperties")
+    by_name = {field.name: field for field in fields}
+    time_name = custom.get("eventTimeField")
+    if time_name not in by_name or by_name[time_name].logical_type != "timestamp":
+        check.fail("schema[0].customProperties.eventTimeField", f"{time_name!r} is not a field of logicalType timestamp")
+    slice_name = custom.get("sliceField")
+    if slice_name is not None and slice_name not in by_name:
+        check.fail("schema[0].customProperties.sliceField", f"{slice_name!r} is not a field")
+    for name in (keys[0], time_name):
+        if not by_name[name].required:
+            check.fail(f"field {name}", "must have required: true, since rows are told apart and dated by it")
+    future = custom.get("maxFutureSeconds", 86400)
+    if not isinstance(future, int) or isinstance(future, bool) or future < 0:
+        check.fail("schema[0].customProperties.maxFutureSeconds", f"{future!r} is not a whole number of seconds")
+    canonical = yaml.safe_dump(document, sort_keys=True)
+    return Contract(
+        fields=fields,
+        id_field=keys[0],
+        event_time_field=time_name,
+        slice_field=slice_name,
+        max_future_seconds=future,
+        fingerprint=hashlib.sha256(canonical.encode()).hexdigest()[:16],
+        text=text,
+    )
+
+
+_TOP_KEYS = {
+    *("apiVersion", "kind", "id", "name", "version", "status", "tenant", "tags", "servers", "dataProduct", "description", "domain"),
+    *("schema", "support", "price", "team", "roles", "slaDefaultElement", "slaProperties", "authoritativeDefinitions"),
+    *("customProperties", "contractCreatedTs"),
+}
+_SCHEMA_KEYS = {
+    *("id", "name", "physicalName", "physicalType", "logicalType", "businessName", "description", "dataGranularityDescription"),
+    *("properties", "quality", "tags", "authoritativeDefinitions", "customProperties", "relationships"),
+}
+_FIELD_KEYS = {
+    *("id", "name", "physicalName", "physicalType", "logicalType", "logicalTypeOptions", "businessName", "description", "required"),
+    *("unique", "primaryKey", "primaryKeyPosition", "quality", "tags", "classification", "examples", "criticalDataElement"),
+    *("authoritativeDefinitions", "customProperties"),
+}
+
+
+class _Checker:
+    """Refuses what the contract may not hold, naming file and key."""
+
+    def __init__(self, source: str) -> None:
+        self.source = source
+
+    def fail(self, key: str, problem: str) -> None:
+        raise UsageError(f"{self.source}: {key}: {problem}.")
+
+    def mapping(self, value: Any, key: str, required: set[str], known: set[str]) -> dict[str, Any]:
+        if not isinstance(value, dict):
+            self.fail(key, "must be a mapping of keys to values")
+        for name in value:
+            if name not in known:
+                self.fail(key, f"unknown key {name!r}; known keys: {', '.join(sorted(known))}")
+        for name in sorted(required):
+            if value.get(name) is None:
+                self.fail(key, f"{name!r} is missing")
+        return value
+
+    def custom_properties(self, value: Any, key: str) -> dict[str, Any]:
+        known = {"eventTimeField", "sliceField", "maxFutureSeconds"}
+        if not isinstance(value, list):
+            self.fail(key, "must be a list of property and value")
+        found = {}
+        for index, item in enumerate(value):
+            item = self.mapping(item, f"{key}[{index}]", {"property", "value"}, {"id", "property", "value", "description"})
+            if item["property"] not in known:
+                self.fail(f"{key}[{index}]", f"unknown property {item['property']!r}; known: {', '.join(sorted(known))}")
+            found[item["property"]] = item["value"]
+        return found
+
+
+def _field(check: _Checker, item: Any, key: str) -> Field:
+    """One entry of `properties` → `Field`."""
+    item = check.mapping(item, key, {"name", "logicalType"}, _FIELD_KEYS)
+    name = item["name"]
+    key = f"field {name}"
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        check.fail(key, "a name has letters, digits and '_' only, and starts with a letter")
+    if name.lower() in RESERVED:
+        check.fail(key, "this name is a column of the pipeline's own; rename the field at its source")
+    logical_type = item["logicalType"]
+    if logical_type not in SPARK_TYPES:
+        check.fail(key, f"logicalType {logical_type!r} is not supported; use one of {', '.join(SPARK_TYPES)}")
+    for flag in ("required", "primaryKey", "unique"):
+        if not isinstance(item.get(flag, False), bool):
+            check.fail(key, f"{flag} must be true or false, not {item[flag]!r}")
+    options = check.mapping(item.get("logicalTypeOptions") or {}, f"{key}.logicalTypeOptions", set(), _OPTIONS[logical_type])
+    for option, value in options.items():
+        _check_option(check, f"{key}.logicalTypeOptions.{option}", logical_type, option, value)
+    valid_values: tuple[str, ...] = ()
+    for rule in item.get("quality") or []:
+        rule = check.mapping(rule, f"{key}.quality", {"metric"}, {"id", "name", "description", "type", "metric", "arguments", "mustBe"})
+        arguments = rule.get("arguments")
+        if (
+            rule["metric"] != "invalidValues"
+            or rule.get("mustBe") != 0
+            or not isinstance(arguments, dict)
+            or set(arguments) != {"validValues"}
+        ):
+            check.fail(f"{key}.quality", "only metric: invalidValues with arguments.validValues and mustBe: 0 is supported")
+        if not isinstance(arguments["validValues"], list) or not arguments["validValues"]:
+            check.fail(f"{key}.quality", "arguments.validValues must be a list of at least one value")
+        valid_values = tuple(str(value) for value in arguments["validValues"])
+    return Field(
+        name=name,
+        logical_type=logical_type,
+        required=item.get("required", False),
+        description=str(item.get("description") or ""),
+        valid_values=valid_values,
+        minimum=options.get("minimum"),
+        maximum=options.get("maximum"),
+        exclusive_minimum=options.get("exclusiveMinimum"),
+        exclusive_maximum=options.get("exclusiveMaximum"),
+        min_length=options.get("minLength"),
+        max_length=options.get("maxLength"),
+        pattern=options.get("pattern"),
+    )
+
+
+def _check_option(check: _Checker, key: str, logical_type: str, option: str, value: Any) -> None:
+    """Refuse an option whose value does not fit the field's type."""
+    if option == "pattern":
+        try:
+            re.compile(value)
+        except (re.error, TypeError):
+            check.fail(key, f"{value!r} is not a regular expression")
+    elif logical_type in ("timestamp", "date"):
+        pattern = r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d+)?Z" if logical_type == "timestamp" else r"\d{4}-\d{2}-\d{2}"
+        if not re.fullmatch(pattern, str(value)):
+            form = "2000-01-01T00:00:00Z, in quotes" if logical_type == "timestamp" else "2000-01-01, in quotes"
+            check.fail(key, f"{value!r} is not a time such as {form}")
+    elif isinstance(value, bool) or not isinstance(value, int if option.endswith("Length") else int | float):
+        check.fail(key, f"{value!r} is not a number")
+
+
+def _typed(field: Field) -> Column:
+    """The field's text as its logical type; NULL where it cannot be read."""
+    text = F.col(f"`{field.name}`")
+    if field.logical_type == "string":
+        return text
+    if field.logical_type == "number":
+        typed = _unquoted(text).try_cast("double")
+        # Spark reads Java's 1d and 1f as numbers too; NaN is none.
+        return F.when(~F.isnan(typed) & ~text.rlike(r"[dDfF]\z"), typed)
+    return text.try_cast(field.spark_type)
+
+
+def _unquoted(text: Column) -> Column:
+    """Spark's parser hands a bare NaN, Infinity or 1e999 on in quotes; take them off."""
+    return F.when(text.startswith('"'), F.btrim(text, F.lit('"'))).otherwise(text)
+
+
+def _is_nested(field: Field) -> Column:
+    """Whether the field held an object or a list where a text is due: bronze's text is then itself one in JSON."""
+    text = F.col(f"`{field.name}`")
+    return F.when(text.rlike(r"\A[\[{]"), F.try_parse_json(text).isNotNull()).otherwise(F.lit(False))
+
+
+def _bound(field: Field, value: Any) -> Column:
+    """A limit of the contract as a literal of the field's type."""
+    return F.lit(str(value) if field.logical_type in ("timestamp", "date") else value).cast(field.spark_type)

@@ -1,0 +1,77 @@
+"""`silver_events` → `gold_anomaly_predictions`: each event is scored once, by the champion of that moment."""
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from streaming_pipeline import tables
+from streaming_pipeline.contract import Contract, load_contract, parse_contract
+from streaming_pipeline.coordinates import leave_out, offset_ranges
+from streaming_pipeline.model.features import feature_columns, timestamp_unix
+from streaming_pipeline.model.registry import Champion, load_champion
+from streaming_pipeline.run_log import timed_step
+from streaming_pipeline.settings import Settings
+from streaming_pipeline.streams import run_available_now
+
+ARROW_BATCH_ROWS = 50_000
+"""Rows handed to Python at once: scoring a million rows took 3.1 s at 50,000 and 4.6 s at Spark's 10,000."""
+
+
+def score(silver: DataFrame, champion: Champion, contract: Contract) -> DataFrame:
+    """Silver rows → rows of `gold_anomaly_predictions`."""
+    names = [*contract.field_names, "timestamp_unix", "event_date", *[name for name, _, _ in tables.COORDINATES]]
+    inputs = [f"input_{name}" for name in champion.features]
+    wide = silver.select(
+        *[timestamp_unix(contract) if name == "timestamp_unix" else F.col(f"`{name}`") for name in names],
+        *[column.alias(name) for column, name in zip(feature_columns(contract, champion.features), inputs, strict=True)],
+    )
+    pipeline, features = champion.pipeline, list(champion.features)
+
+    def add_scores(frames: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+        for frame in frames:
+            matrix = frame[inputs].set_axis(features, axis=1)
+            scores = pipeline.decision_function(matrix) if len(frame) else np.empty(0)
+            yield frame[names].assign(anomaly_score=scores, anomaly_flag=np.where(scores < 0, -1, 1).astype("int32"))
+
+    kinds = {field.name: field.dataType.simpleString() for field in wide.schema.fields}
+    schema = ", ".join([*[f"`{name}` {kinds[name]}" for name in names], "anomaly_score double", "anomaly_flag int"])
+    return wide.mapInPandas(add_scores, schema).select(
+        *contract.field_names,
+        "timestamp_unix",
+        "anomaly_score",
+        "anomaly_flag",
+        F.lit(None).cast("string").alias("explanation"),
+        "event_date",
+        *[name for name, _, _ in tables.COORDINATES],
+        F.lit(champion.name).alias("model_name"),
+        F.lit(champion.version).alias("model_version"),
+        F.current_timestamp().alias("scored_at"),
+    )
+
+
+def write_batch(silver: DataFrame, batch_id: int, settings: Settings, champion: Champion, contract_text: str) -> None:
+    """Score one micro-batch of silver; events that gold has already (a batch that is run again) are left out."""
+    spark = silver.sparkSession
+    contract = parse_contract(contract_text)
+    with timed_step(settings.run_dir, "gold_write") as step:
+        fresh = leave_out(silver, spark.table(settings.table("gold_anomaly_predictions")), offset_ranges(silver))
+        step.records = tables.append(settings, "gold_anomaly_predictions", score(fresh, champion, contract))
+
+
+def score_silver_to_gold(spark: SparkSession, settings: Settings) -> int:
+    """Score what is new in silver; returns how many events were scored. Raises `PipelineError` if there is no champion."""
+    contract = load_contract(Path(settings.config_dir) / "event_contract.yml")
+    tables.create_missing(spark, settings, [tables.silver_events(contract), tables.gold_anomaly_predictions(contract)])
+    champion = load_champion(settings)
+    feature_columns(contract, champion.features)  # the contract may have lost a field since the training
+    spark.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", ARROW_BATCH_ROWS)
+    before = tables.row_count(spark, settings, "gold_anomaly_predictions")
+    write = partial(write_batch, settings=settings, champion=champion, contract_text=contract.text)
+    source = spark.readStream.option("maxFilesPerTrigger", 1000).table(settings.table("silver_events"))
+    run_available_now(source.writeStream.foreachBatch(write), "gold", settings.checkpoint("gold"))
+    return tables.row_count(spark, settings, "gold_anomaly_predictions") - before

@@ -1,0 +1,378 @@
+"""How to connect to Kafka: options for Spark's source, configuration for Python clients, and a check that says what is wrong.
+
+A Kafka client that cannot connect goes on trying for minutes and says little, Spark's above all; so a run asks `check_connection` first.
+"""
+
+import logging
+import os
+import re
+import socket
+import ssl
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from streaming_pipeline.errors import PipelineError
+from streaming_pipeline.settings import KafkaSettings
+
+SERVICE_CREDENTIAL = "databricks.serviceCredential"
+_LOGIN_MODULE = "org.apache.kafka.common.security.plain.PlainLoginModule"
+_PEM_BLOCK = re.compile(r"-----BEGIN ([A-Z0-9 ]+)-----.*?-----END \1-----", re.DOTALL)
+_SILENT = logging.getLogger("streaming_pipeline.kafka.librdkafka")
+_SILENT.addHandler(logging.NullHandler())
+_SILENT.propagate = False
+
+
+@dataclass(frozen=True)
+class TopicInfo:
+    """What the broker says of a topic; `topic_id` is Kafka's own id, so that a topic made again under its name is another one."""
+
+    topic: str
+    topic_id: str
+    partitions: tuple[int, ...]
+
+
+def spark_options(kafka: KafkaSettings) -> dict[str, str]:
+    """The options of Spark's Kafka source for this connection; `kafka.options` come last and win.
+
+    Certificates and key are read here and handed on as text, so that no executor needs the files. Raises `PipelineError` naming
+    the setting whose file cannot be used.
+    """
+    options = {
+        "kafka.bootstrap.servers": kafka.bootstrap_servers,
+        "subscribe": kafka.topic,
+        "kafka.isolation.level": "read_committed",
+    }
+    if SERVICE_CREDENTIAL not in kafka.options:
+        options |= {f"kafka.{key}": value for key, value in _java_security(kafka).items()}
+    return options | dict(kafka.options)
+
+
+def _java_security(kafka: KafkaSettings) -> dict[str, str]:
+    """The security settings of a Java client."""
+    security = {"security.protocol": kafka.security_protocol}
+    if kafka.ssl_ca_location:  # without it: what the machine trusts
+        security |= {
+            "ssl.truststore.type": "PEM",
+            "ssl.truststore.certificates": _certificates("KAFKA_SSL_CA_LOCATION", kafka.ssl_ca_location),
+        }
+    if kafka.security_protocol == "SSL":
+        security |= {
+            "ssl.keystore.type": "PEM",
+            "ssl.keystore.certificate.chain": _certificates("KAFKA_SSL_CERTIFICATE_LOCATION", kafka.ssl_certificate_location),
+            "ssl.keystore.key": _pkcs8_key("KAFKA_SSL_KEY_LOCATION", kafka.ssl_key_location),
+        }
+    else:
+        # Databricks renames the classes of its own Kafka client.
+        module = f"kafkashaded.{_LOGIN_MODULE}" if os.environ.get("DATABRICKS_RUNTIME_VERSION") else _LOGIN_MODULE
+        security |= {
+            "sasl.mechanism": "PLAIN",
+            "sasl.jaas.config": jaas_config({"username": kafka.api_key or "", "password": kafka.api_secret or ""}, module),
+        }
+    return security
+
+
+def jaas_config(values: Mapping[str, str], module: str = _LOGIN_MODULE) -> str:
+    """A JAAS line for the PLAIN mechanism; any character may stand in the values."""
+    return f"{module} required " + " ".join(f"{name}={_java_quoted(value)}" for name, value in values.items()) + ";"
+
+
+def _java_quoted(text: str) -> str:
+    escapes = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r"}
+    return '"' + "".join(escapes.get(character, character) for character in text) + '"'
+
+
+def client_config(kafka: KafkaSettings) -> dict[str, Any]:
+    """The configuration of a confluent-kafka producer, consumer or admin client for this connection.
+
+    librdkafka prints nothing to stderr by itself; who wants its errors gives an `error_cb`.
+    """
+    config = {
+        "bootstrap.servers": kafka.bootstrap_servers,
+        "security.protocol": kafka.security_protocol,
+        "ssl.ca.location": kafka.ssl_ca_location,  # without it: what the machine trusts
+        "ssl.certificate.location": kafka.ssl_certificate_location,
+        "ssl.key.location": kafka.ssl_key_location,
+        "log_level": 0,
+    }
+    if kafka.security_protocol == "SASL_SSL":
+        config |= {"sasl.mechanism": "PLAIN", "sasl.username": kafka.api_key, "sasl.password": kafka.api_secret}
+    return {key: value for key, value in config.items() if value is not None}
+
+
+def check_connection(kafka: KafkaSettings, timeout_seconds: float = 10) -> TopicInfo:
+    """Connect once and ask for the topic.
+
+    Raises `PipelineError` within the timeout (and a second), naming the setting to look at: a PEM file, the address, the
+    certificates, the API key or the topic. A connection by `databricks.serviceCredential` can be made by Spark only and is not checked.
+    """
+    if SERVICE_CREDENTIAL in kafka.options:
+        return TopicInfo(kafka.topic, "unknown", ())
+    return _Broker(kafka, timeout_seconds).topic_info()
+
+
+def end_offsets(kafka: KafkaSettings, timeout_seconds: float = 10) -> dict[int, int]:
+    """Per partition the offset behind the last record that `read_committed` readers see; nothing with a service credential.
+
+    Raises `PipelineError` as `check_connection` does.
+    """
+    return _offsets(kafka, timeout_seconds, latest=True)
+
+
+def beginning_offsets(kafka: KafkaSettings, timeout_seconds: float = 10) -> dict[int, int]:
+    """Per partition the offset of the first record that the topic still holds; nothing with a service credential.
+
+    Raises `PipelineError` as `check_connection` does.
+    """
+    return _offsets(kafka, timeout_seconds, latest=False)
+
+
+def _offsets(kafka: KafkaSettings, timeout_seconds: float, latest: bool) -> dict[int, int]:
+    if SERVICE_CREDENTIAL in kafka.options:
+        return {}
+    broker = _Broker(kafka, timeout_seconds)
+    return broker.offsets(broker.topic_info().partitions, latest)
+
+
+class _Broker:
+    """One connection that asks a few questions within one time limit, and knows why when there is no answer."""
+
+    def __init__(self, kafka: KafkaSettings, timeout_seconds: float) -> None:
+        _check_files(kafka)
+        try:
+            from confluent_kafka.admin import AdminClient
+        except ImportError as error:
+            raise PipelineError(
+                f"The Python package confluent-kafka is missing ({error}): install it, or add it to the job's libraries."
+            ) from None
+        from confluent_kafka import KafkaException
+
+        self._kafka = kafka
+        self._deadline = time.monotonic() + timeout_seconds
+        self._timeout_seconds = timeout_seconds
+        self._errors: list[Any] = []
+        config = client_config(kafka) | {
+            "error_cb": self._errors.append,
+            "socket.connection.setup.timeout.ms": int(timeout_seconds * 1000) + 5000,  # our own limit comes first and says why
+        }
+        try:
+            self._admin = AdminClient(config, logger=_SILENT)
+        except (KafkaException, ValueError) as error:
+            raise PipelineError(f"The Kafka client refuses its settings ({_text(error)}): look at the KAFKA_… settings.") from None
+
+    def topic_info(self) -> TopicInfo:
+        from confluent_kafka import KafkaError, KafkaException, TopicCollection
+
+        topic = self._kafka.topic
+        try:
+            asked = lambda: self._admin.describe_topics(TopicCollection([topic]), request_timeout=self._left())[topic]  # noqa: E731
+            described = self._answer(asked)
+        except KafkaException as error:
+            if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+                raise PipelineError(self._missing_topic()) from None
+            raise self._refused(error) from None
+        partitions = tuple(sorted(partition.id for partition in described.partitions))
+        topic_id = str(described.topic_id).translate(str.maketrans("+/", "-_"))  # as Kafka's own tools write it
+        return TopicInfo(topic, topic_id, partitions)
+
+    def offsets(self, partitions: tuple[int, ...], latest: bool) -> dict[int, int]:
+        from confluent_kafka import IsolationLevel, KafkaException, TopicPartition
+        from confluent_kafka.admin import OffsetSpec
+
+        spec = OffsetSpec.latest() if latest else OffsetSpec.earliest()
+        try:
+            futures = self._admin.list_offsets(
+                {TopicPartition(self._kafka.topic, partition): spec for partition in partitions},
+                isolation_level=IsolationLevel.READ_COMMITTED,
+                request_timeout=self._left(),
+            )
+            return {key.partition: self._answer(lambda future=future: future).offset for key, future in futures.items()}
+        except KafkaException as error:
+            raise self._refused(error) from None
+
+    def _left(self) -> float:
+        """Seconds for the client's own time limits: a little more than there is, so that our own comes first and says why."""
+        return max(0.0, self._deadline - time.monotonic()) + 1
+
+    def _answer(self, ask: Callable[[], Future]) -> Any:
+        """The answer to a question, or the cause why there will be none, as soon as it is known."""
+        from confluent_kafka import KafkaError, KafkaException
+
+        future = ask()
+        # Errors that trying again will not heal; the others are looked at when no server is left, or no time.
+        final = (KafkaError._SSL, KafkaError._AUTHENTICATION, KafkaError._ALL_BROKERS_DOWN)
+        while not future.done() and time.monotonic() < self._deadline:
+            self._admin.poll(0.05)
+            if any(error.code() in final for error in self._errors):
+                raise PipelineError(self._cause())
+        if not future.done():
+            raise PipelineError(self._cause())
+        try:
+            return future.result()
+        except KafkaException as error:
+            if error.args[0].code() < 0:  # not the broker's answer, but the client's own error: it got none
+                raise PipelineError(self._cause()) from None
+            raise
+
+    def _cause(self) -> str:
+        """One sentence on why there is no connection: which setting, what was wrong, what to do."""
+        from confluent_kafka import KafkaError
+
+        kafka, servers = self._kafka, f"KAFKA_BOOTSTRAP_SERVERS={self._kafka.bootstrap_servers}"
+        causes = [error for error in self._errors if error.code() != KafkaError._ALL_BROKERS_DOWN]
+        said = _text(causes[-1]) if causes else "it hangs up" if self._errors else f"no answer within {self._timeout_seconds:g} s"
+        lower = " ".join(_text(cause) for cause in causes).lower()
+        if "certificate verify failed" in lower:
+            why = _why_unverified(said, kafka.ssl_ca_location) or said
+            if "mismatch" in why:
+                return f"{servers}: the broker's certificate is for another host: use the name it was issued for ({why})."
+            if "expired" in why:
+                return f"{servers}: the broker's own certificate has expired: whoever runs it must renew it ({why})."
+            who = f"={kafka.ssl_ca_location}" if kafka.ssl_ca_location else " is not set, and what this machine trusts"
+            return f"KAFKA_SSL_CA_LOCATION{who} does not vouch for the broker's certificate: give its authority's PEM file ({why})."
+        if "alert" in lower and kafka.security_protocol == "SSL":
+            return (
+                f"KAFKA_SSL_CERTIFICATE_LOCATION={kafka.ssl_certificate_location}: the broker refuses this client certificate "
+                f"(expired, or of an authority that it does not trust): get a new one ({said})."
+            )
+        if "alert" in lower or "security.protocol" in lower or "ssl handshake failed" in lower or (self._errors and not causes):
+            return (
+                f"KAFKA_SECURITY_PROTOCOL={kafka.security_protocol}: the broker at {kafka.bootstrap_servers} does not speak it: "
+                f"SSL is for a client certificate, SASL_SSL for an API key ({said})."
+            )
+        if any(error.code() == KafkaError._AUTHENTICATION for error in causes):
+            return f"KAFKA_API_KEY or KAFKA_API_SECRET is wrong: the broker refuses the login ({said})."
+        if any(error.code() == KafkaError._RESOLVE for error in causes):
+            return f"{servers}: the host name is not known: check its spelling, and your network ({said})."
+        return f"{servers}: no connection: check host, port, network and firewall ({said})."
+
+    def _missing_topic(self) -> str:
+        topics = self._admin.list_topics(timeout=self._left()).topics
+        names = sorted(name for name in topics if not name.startswith("__"))
+        known = f"there are {', '.join(names[:10])}{' …' if len(names) > 10 else ''}" if names else "there are no topics that you may see"
+        return f"KAFKA_TOPIC={self._kafka.topic}: the broker has no such topic ({known}): create it, or name another."
+
+    def _refused(self, error: Exception) -> PipelineError:
+        """The broker answered, and the answer was no."""
+        return PipelineError(
+            f"KAFKA_TOPIC={self._kafka.topic}: the broker refuses to tell about it ({_text(error)}): check what this login may read."
+        )
+
+
+def _text(error: Any) -> str:
+    """librdkafka's own words for an error, on one line; it does not put secrets into them."""
+    if isinstance(error, Exception) and error.args and hasattr(error.args[0], "str"):
+        error = error.args[0]
+    return " ".join((error.str() if hasattr(error, "str") else str(error)).split())
+
+
+def _why_unverified(said: str, ca_location: str | None) -> str | None:
+    """What is wrong with a broker's certificate; librdkafka does not tell another host's from one of an unknown authority."""
+    server = re.search(r"ssl://(.+):(\d+)/", said)
+    if not server:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    if ca_location:
+        context.load_verify_locations(ca_location)
+    else:
+        context.load_default_certs()
+    host = server[1].strip("[]")
+    try:
+        with socket.create_connection((host, int(server[2])), timeout=2) as plain:
+            context.wrap_socket(plain, server_hostname=host).close()
+    except ssl.SSLCertVerificationError as error:
+        return error.verify_message
+    except OSError:
+        return None
+    return None
+
+
+def _check_files(kafka: KafkaSettings) -> None:
+    """Everything that can be seen to be wrong with the PEM files without asking a broker."""
+    if kafka.ssl_ca_location:
+        _certificates("KAFKA_SSL_CA_LOCATION", kafka.ssl_ca_location)
+    if kafka.security_protocol != "SSL":
+        return
+    certificates = _certificates("KAFKA_SSL_CERTIFICATE_LOCATION", kafka.ssl_certificate_location)
+    _key("KAFKA_SSL_KEY_LOCATION", kafka.ssl_key_location)
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(kafka.ssl_certificate_location or "", kafka.ssl_key_location)
+    except (ssl.SSLError, OSError) as error:
+        raise PipelineError(
+            f"KAFKA_SSL_KEY_LOCATION={kafka.ssl_key_location} does not fit KAFKA_SSL_CERTIFICATE_LOCATION="
+            f"{kafka.ssl_certificate_location} ({error.strerror or error}): name a certificate and the key that belongs to it."
+        ) from None
+    expired = _expired_on(certificates)
+    if expired:
+        raise PipelineError(
+            f"KAFKA_SSL_CERTIFICATE_LOCATION={kafka.ssl_certificate_location}: the certificate expired on {expired}: get a new one."
+        )
+
+
+def _expired_on(certificates: str) -> str | None:
+    """The day on which the first certificate expired, if it has."""
+    try:
+        from cryptography import x509
+    except ImportError:
+        return None  # then the broker's refusal says it, less clearly
+    until = x509.load_pem_x509_certificate(certificates.encode()).not_valid_after_utc
+    return f"{until:%Y-%m-%d}" if until < datetime.now(UTC) else None
+
+
+def _read_pem(setting: str, location: str | None) -> list[tuple[str, str]]:
+    """(kind, text) of each PEM block of a file."""
+    if not location:
+        raise PipelineError(f"{setting} is not set: give the path of a PEM file.")
+    try:
+        text = Path(location).read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise PipelineError(f"{setting}={location} cannot be read ({error.strerror}): give the path of a PEM file.") from None
+    return [(match[1], match[0]) for match in _PEM_BLOCK.finditer(text)]
+
+
+def _certificates(setting: str, location: str | None) -> str:
+    """The certificates of a PEM file, without what else stands in it (comments, a key). Raises `PipelineError` where they are none."""
+    blocks = [text for kind, text in _read_pem(setting, location) if kind == "CERTIFICATE"]
+    try:
+        if not blocks:
+            raise ValueError
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata="\n".join(blocks))
+    except (ssl.SSLError, ValueError):
+        raise PipelineError(f"{setting}={location} holds no certificate that can be read: give a PEM file (BEGIN CERTIFICATE).") from None
+    return "\n".join(blocks) + "\n"
+
+
+def _key(setting: str, location: str | None) -> tuple[str, str]:
+    """(kind, text) of the private key in a PEM file. Raises `PipelineError` where there is none, or an encrypted one."""
+    for kind, text in _read_pem(setting, location):
+        if kind.endswith("PRIVATE KEY"):
+            if kind.startswith("ENCRYPTED") or "ENCRYPTED" in text:
+                raise PipelineError(f"{setting}={location} is encrypted: decrypt it (openssl pkcs8 -topk8 -nocrypt -in … -out …).")
+            return kind, text
+    raise PipelineError(f"{setting}={location} holds no private key: give a PEM file (BEGIN PRIVATE KEY).")
+
+
+def _pkcs8_key(setting: str, location: str | None) -> str:
+    """The private key in the one form that a Java client reads.
+
+    The line before it is no part of the PEM block: Spark hides an option in plans and logs if this word stands in its value.
+    """
+    kind, text = _key(setting, location)
+    if kind != "PRIVATE KEY":
+        try:
+            from cryptography.hazmat.primitives import serialization
+        except ImportError:
+            raise PipelineError(
+                f"{setting}={location} is a {kind}, Spark needs PKCS#8: convert it (openssl pkcs8 -topk8 -nocrypt -in … -out …)."
+            ) from None
+        try:
+            key = serialization.load_pem_private_key(text.encode(), password=None)
+        except ValueError:
+            raise PipelineError(f"{setting}={location} holds no key that can be read: give a PEM file (BEGIN PRIVATE KEY).") from None
+        encoding, form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+        text = key.private_bytes(encoding, form, serialization.NoEncryption()).decode().strip()
+    return f"secret\n{text}\n"

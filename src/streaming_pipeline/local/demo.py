@@ -1,0 +1,112 @@
+"""The demo: a broker, two weeks of events with known faults, the job, and what the tables say about them."""
+
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+from pyspark.sql import SparkSession
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from streaming_pipeline import synthetic
+from streaming_pipeline.errors import UsageError
+from streaming_pipeline.local.broker import Broker, running_broker
+from streaming_pipeline.local.job import only_run, run_on_laptop
+from streaming_pipeline.local.judge import Verdict, judge
+from streaming_pipeline.producer import ProduceReport, produce
+from streaming_pipeline.settings import DEFAULT_TOPIC, KafkaSettings, Settings
+
+GROUND_TRUTH = "ground_truth.jsonl"
+_MARK = ".streaming-pipeline-demo"
+
+
+def run_demo(home: Path, *, count: int = 300_000, seed: int = 7, console: Console) -> bool:
+    """Run the whole demo in `home`, which is emptied first; returns whether the job succeeded.
+
+    It always reads the local broker, whatever `.env` says: it would otherwise write made-up events to somebody's topic.
+    """
+    home = home.resolve()
+    _empty(home)
+    console.print(f"[bold]1 · Kafka[/bold]  a broker of its own in {_short(home)}: TLS, client certificates")
+    with running_broker(home) as broker:
+        broker.create_topic(DEFAULT_TOPIC)
+        console.print(f"[bold]2 · Events[/bold]  {count:,} over 14 days, with known faults among them (seed {seed})")
+        report = produce_with_progress(broker.kafka_settings("SSL"), synthetic.generate(count, seed=seed), home, console)
+        console.print(f"   {report.delivered:,} records delivered in {report.seconds:.0f} s")
+        console.print("[bold]3 · The job[/bold]  full_streaming_pipeline, as databricks.yml and notebooks/ have it")
+        run, spark = run_on_laptop(home, secrets=broker.secrets("SSL"), console=console)
+        if run.state == "SUCCESS":
+            console.print("\n[bold]4 · What came out[/bold]")
+            settings = Settings(catalog="spark_catalog")
+            show_tables(spark, settings, console)
+            show_verdicts(judge(spark, settings, home / GROUND_TRUTH), console)
+        spark.stop()
+    console.print(f"\nThe run's page, with each notebook's output: {_short(run.run_dir / 'index.html')}")
+    if run.state == "SUCCESS":
+        query = "SELECT * FROM gold_anomaly_predictions WHERE anomaly_flag = -1 ORDER BY anomaly_score ASC LIMIT 20"
+        console.print(f'Ask the tables:  streaming-pipeline sql --home {_short(home)} "{query}"', soft_wrap=True, highlight=False)
+    return run.state == "SUCCESS"
+
+
+def produce_with_progress(kafka: KafkaSettings, events: synthetic.Generated, home: Path, console: Console) -> ProduceReport:
+    """Send generated events, with a bar on a terminal, and keep the truth about them in the home folder."""
+    columns = (TextColumn("  "), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("produce", total=len(events))
+        report = produce(kafka, events, progress=lambda delivered: bar.update(task, completed=delivered))
+    synthetic.write_ground_truth(home / GROUND_TRUTH, events.truth)
+    return report
+
+
+def show_tables(spark: SparkSession, settings: Settings, console: Console) -> None:
+    """How many rows each data table holds, and the conservation law."""
+    names = ("bronze_events", "silver_events", "duplicate_events", "quarantined_events", "gold_anomaly_predictions")
+    rows = {name: spark.table(settings.table(name)).count() for name in names}
+    console.print(_table("table", ("rows", True), rows=[(name, f"{count:,}") for name, count in rows.items()]))
+    look = spark.table(settings.table("monitor_logs")).orderBy("run_time", ascending=False).first()
+    console.print(
+        f"bronze {rows['bronze_events']:,} = silver {rows['silver_events']:,} + duplicates {rows['duplicate_events']:,} + quarantine "
+        f"{rows['quarantined_events']:,}; unaccounted {look['unaccounted_records']}, lost {look['lost_records']}, "
+        f"waiting on the topic {look['kafka_lag_records']}; {look['late_events']:,} late; status [bold]{look['status']}[/bold]",
+        soft_wrap=True,
+    )
+
+
+def show_verdicts(verdicts: Iterable[Verdict], console: Console) -> None:
+    """What was found of each kind of fault that had been put in."""
+    rows = [(verdict.kind, f"{verdict.injected:,}", f"{verdict.found:,}", verdict.note) for verdict in verdicts]
+    console.print("\nWhat was put in, and what of it the tables show:")
+    console.print(_table("fault", ("put in", True), ("found", True), "note", rows=rows))
+
+
+def _table(*columns: str | tuple[str, bool], rows: list[tuple]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        name, is_number = column if isinstance(column, tuple) else (column, False)
+        table.add_column(name, justify="right" if is_number else "left")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _empty(home: Path) -> None:
+    """Empty the demo's folder; a folder that holds anything but an earlier demo is left alone."""
+    if home.exists() and any(home.iterdir()) and not (home / _MARK).exists():
+        raise UsageError(f"{home} is not empty and no earlier demo's: the demo empties its folder, so name another --home.")
+    with only_run(home):
+        Broker(home).stop()  # of a demo that was killed
+        for entry in home.iterdir():
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+            elif entry.name != "run.lock":
+                entry.unlink()
+        (home / _MARK).touch()
+
+
+def _short(path: Path) -> str:
+    """The path from here, where that is shorter."""
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)

@@ -1,0 +1,129 @@
+"""One run of a job of the bundle on this machine: its Kafka, its Spark, its MLflow store, its folder."""
+
+import logging
+import os
+import secrets as random
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from datetime import UTC, datetime
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+from pyspark.sql import SparkSession
+from rich.console import Console
+
+from streaming_pipeline.errors import PipelineError, UsageError
+from streaming_pipeline.local.broker import running_broker
+from streaming_pipeline.local.bundle import Bundle, load_bundle
+from streaming_pipeline.local.env import read_secrets
+from streaming_pipeline.local.job_graph import check_job, check_parameters
+from streaming_pipeline.local.reporter import Reporter
+from streaming_pipeline.local.runner import JobRun, run_job
+from streaming_pipeline.local.spark import new_session, start_session
+from streaming_pipeline.settings import DEFAULT_TOPIC
+
+MAIN_JOB = "full_streaming_pipeline"
+
+
+def find_bundle(start: Path | None = None) -> Path:
+    """The folder of the nearest `databricks.yml`, from `start` (this folder) upwards; raises `UsageError` if there is none."""
+    start = (start or Path.cwd()).resolve()
+    for folder in (start, *start.parents):
+        if (folder / "databricks.yml").is_file():
+            return folder
+    raise UsageError(f"No databricks.yml in {start} or above it: go to the folder of the bundle.")
+
+
+@contextmanager
+def kafka_secrets(home: Path, env_file: Path) -> Iterator[dict[str, str]]:
+    """The connection settings: those of `.env` and the environment, else the local broker's, which runs until the block ends."""
+    found = read_secrets(env_file)
+    if found.get("KAFKA_BOOTSTRAP_SERVERS"):
+        yield found
+        return
+    partial = sorted(key for key in found if key.startswith("KAFKA_") and key != "KAFKA_TOPIC")
+    if partial:
+        raise UsageError(
+            f"{', '.join(partial)} is set, but KAFKA_BOOTSTRAP_SERVERS is not: add it, or take all KAFKA_ settings out to use the local broker."
+        )
+    topic = found.get("KAFKA_TOPIC", DEFAULT_TOPIC)
+    with running_broker(home) as broker:
+        broker.create_topic(topic)
+        yield {**found, **broker.secrets("SSL", topic)}
+
+
+@contextmanager
+def only_run(home: Path) -> Iterator[None]:
+    """Let no second run work on the same tables; raises `PipelineError` if one does already."""
+    home.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(home / "run.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise PipelineError(f"Another run is working on {home}: wait for its end, or give this one a home of its own (--home).") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def run_on_laptop(
+    home: Path,
+    *,
+    job: str = MAIN_JOB,
+    parameters: Mapping[str, str] | None = None,
+    target: str = "dev",
+    variables: Mapping[str, str] | None = None,
+    secrets: Mapping[str, str] | None = None,
+    connect: bool = False,
+    console: Console,
+) -> tuple[JobRun, SparkSession]:
+    """Run a job of the bundle around this folder; returns how it went, and the Spark session that ran it.
+
+    `secrets` takes the place of `.env`, the environment and the local broker. Everything that can be wrong with the bundle, the parameters or `.env` is said before Spark or a broker is started.
+    """
+    root = find_bundle()
+    home = home.resolve()
+    bundle = load_bundle(root, target, local_home=home, variables=variables or {})
+    parameters = dict(parameters or {})
+    check_job(bundle, job)
+    check_parameters(bundle.job(job), job, parameters)
+    env_file = root / ".env"
+    if secrets is None:
+        read_secrets(env_file)
+    run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{random.token_hex(2)}"
+    run_dir = home / "runs" / run_id
+    with only_run(home), nullcontext(secrets) if secrets else kafka_secrets(home, env_file) as secrets:
+        spark = start_session(home, connect=connect, event_log=run_dir / "spark-events")
+        _prepare_mlflow(home, bundle, parameters)
+        run = run_job(
+            bundle,
+            job,
+            parameters=parameters,
+            spark_for_task=lambda: new_session(spark),
+            secrets=secrets,
+            run_dir=run_dir,
+            run_id=run_id,
+            reporter=Reporter(console),
+        )
+    return run, spark
+
+
+def _prepare_mlflow(home: Path, bundle: Bundle, parameters: Mapping[str, str]) -> None:
+    """Point MLflow at the home's store, and make the experiments there: MLflow's own would put artifacts into the current folder."""
+    store = home / "mlflow"
+    store.mkdir(parents=True, exist_ok=True)
+    os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{store / 'mlflow.db'}"
+    os.environ.setdefault("MLFLOW_DISABLE_AGENT_HINTS", "true")
+    # The store announces each of its schema migrations.
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    import mlflow
+
+    mlflow.set_tracking_uri(os.environ["MLFLOW_TRACKING_URI"])
+    names = {experiment["name"] for experiment in bundle.resources.get("experiments", {}).values()}
+    if "experiment" in parameters:
+        names.add(parameters["experiment"])
+    for name in names:
+        if mlflow.get_experiment_by_name(name) is None:
+            mlflow.create_experiment(name, artifact_location=(store / "artifacts").as_uri())

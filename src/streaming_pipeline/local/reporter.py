@@ -1,0 +1,85 @@
+"""Shows a run while it goes on: a live table of its tasks on a terminal, a line for each task that ended in a pipe."""
+
+import contextlib
+from collections.abc import Iterator
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.syntax import Syntax
+from rich.table import Table
+from rich.text import Text
+
+from streaming_pipeline.local.runner import JobRun, TaskRun
+
+_STYLES = {
+    "SUCCESS": "green",
+    "FAILED": "bold red",
+    "TIMEDOUT": "bold red",
+    "UPSTREAM_FAILED": "red",
+    "CANCELED": "yellow",
+    "RUNNING": "yellow",
+    "EXCLUDED": "dim",
+    "PENDING": "dim",
+}
+
+
+class Reporter:
+    """Writes to `console`. When a task's notebook fails, the failing cell's code and the error are shown too."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        console.file = console.file  # pinned: while a notebook runs, sys.stdout is the notebook's own
+
+    @contextlib.contextmanager
+    def showing(self, run: JobRun) -> Iterator[None]:
+        """Keep the table of `run` up to date within the block; on a terminal it stays there afterwards."""
+        if not self._console.is_terminal:
+            yield
+            return
+        # Notebooks' own output goes to their pages, so nothing else needs to pass through the live display.
+        with Live(
+            get_renderable=lambda: _table(run), console=self._console, refresh_per_second=4, redirect_stdout=False, redirect_stderr=False
+        ):
+            yield
+
+    def say(self, text: str) -> None:
+        """One line beside the table."""
+        self._console.print(Text(text), soft_wrap=True)
+
+    def task_ended(self, task: TaskRun, depth: int = 0) -> None:
+        """Tell that `task` has ended: how and how long it took, and, if its notebook failed, where and why."""
+        if not self._console.is_terminal:
+            facts = [f"{task.state:<15}", "  " * depth + task.key]
+            facts += [f"{task.seconds:.1f} s"] if task.started else []
+            facts += [f"{task.rows:,} rows"] if task.rows is not None else []
+            facts += [f"→ {task.outcome}"] if task.outcome else []
+            self.say("  ".join(facts))
+        if task.cell:
+            self._console.print(_failure(task), soft_wrap=True)
+        elif task.error and not task.children:
+            self.say(f"{task.key}: {task.error}")
+
+
+def _table(run: JobRun) -> Table:
+    table = Table(title=run.name, title_justify="left", box=None, pad_edge=False)
+    table.add_column("task")
+    table.add_column("state")
+    table.add_column("seconds", justify="right")
+    table.add_column("rows", justify="right")
+    for task, depth in run.all_tasks():
+        table.add_row(
+            "  " * depth + task.key + (f" → {task.outcome}" if task.outcome else ""),
+            Text(task.state, style=_STYLES[task.state]),
+            f"{task.seconds:.1f}" if task.started else "",
+            f"{task.rows:,}" if task.rows is not None else "",
+        )
+    return table
+
+
+def _failure(task: TaskRun) -> Group:
+    cell = task.cell
+    return Group(
+        Text(f"\n{task.key} failed in {cell.notebook.name}, line {cell.line}:", style="bold"),
+        Syntax("", "sql" if cell.kind == "sql" else "python", background_color="default").highlight(cell.source),
+        Text(f"\n{cell.details}\n", style="red"),
+    )

@@ -1,0 +1,136 @@
+"""The `index.html` page of a run: its tasks, their states, and links to whatever the run left in its folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from jinja2 import Environment
+
+if TYPE_CHECKING:
+    from streaming_pipeline.local.runner import JobRun
+
+INDEX = "index.html"
+
+PAGE_CSS = """
+:root { color-scheme: light dark; --text: #1b2631; --faint: #5d6b78; --page: #f5f7f9; --card: #ffffff; --line: #d9e0e6;
+  --code: #f3f5f7; --link: #0b63b5; --good: #17703b; --bad: #b3261e; --calm: #5d6b78; --busy: #8a5a00; }
+@media (prefers-color-scheme: dark) { :root { --text: #e4e9ee; --faint: #9dabb8; --page: #12171c; --card: #1a2128; --line: #333e48;
+  --code: #141a20; --link: #7cb8f5; --good: #66c98c; --bad: #ff8a80; --calm: #9dabb8; --busy: #e5b567; } }
+* { box-sizing: border-box; }
+body { margin: 0; background: var(--page); color: var(--text); font: 15px/1.5 system-ui, "Segoe UI", Roboto, "Helvetica Neue", sans-serif; }
+main { max-width: 1120px; margin: 0 auto; padding: 24px 20px 64px; }
+h1 { font-size: 1.55rem; line-height: 1.25; margin: 0 0 6px; overflow-wrap: anywhere; }
+h2 { font-size: 1.1rem; margin: 28px 0 8px; }
+a { color: var(--link); }
+.faint { color: var(--faint); }
+.facts { color: var(--faint); margin: 0 0 20px; }
+.state { font-weight: 600; white-space: nowrap; }
+.state::before { content: "●"; margin-right: .4em; }
+.SUCCESS { color: var(--good); } .FAILED, .TIMEDOUT, .UPSTREAM_FAILED { color: var(--bad); }
+.EXCLUDED, .PENDING { color: var(--calm); } .RUNNING, .CANCELED { color: var(--busy); }
+.scroll { overflow: auto; max-width: 100%; }
+table { border-collapse: collapse; font-size: .93em; }
+th, td { text-align: left; vertical-align: top; padding: 5px 12px 5px 0; border-bottom: 1px solid var(--line); }
+th { color: var(--faint); font-weight: 600; }
+.number { text-align: right; font-variant-numeric: tabular-nums; }
+pre, code { font: 13px/1.5 ui-monospace, "SF Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace; }
+pre { white-space: pre-wrap; overflow-wrap: anywhere; margin: 0; }
+"""
+"""Light and dark, no network; the notebooks' pages use it too."""
+
+_TEMPLATE = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
+    """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{{ run.name }}: {{ run.state }}</title>
+<style>{{ css }}
+.card { background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: 10px 18px; }
+.card table { width: 100%; }
+.card tr:last-child > * { border-bottom: 0; }
+td.error { padding: 4px 0 12px; }
+td.error pre { color: var(--bad); border-left: 3px solid var(--bad); padding-left: 12px; }
+td.key { overflow-wrap: anywhere; }
+</style>
+</head>
+<body>
+<main>
+<h1>{{ run.name }}</h1>
+<p class="facts"><span class="state {{ run.state }}">{{ run.state }}</span> · run {{ run.run_id }} ·
+<time datetime="{{ run.started.isoformat() }}">{{ run.started.strftime("%Y-%m-%d %H:%M:%S") }} UTC</time> ·
+{{ "%.1f" | format(run.seconds) }} s</p>
+<h2>Tasks</h2>
+<div class="card scroll">
+<table>
+<thead><tr><th scope="col">Task</th><th scope="col">State</th><th scope="col">Started (UTC)</th><th scope="col" class="number">Seconds</th>
+<th scope="col" class="number">Attempts</th><th scope="col" class="number">Rows</th></tr></thead>
+<tbody>
+{% for task, depth in tasks %}
+<tr><th scope="row" style="padding-left: {{ depth * 22 }}px">
+{% if task.html %}<a href="{{ task.html.name | urlencode }}">{{ task.key }}</a>{% else %}{{ task.key }}{% endif %}
+{% if task.outcome %}<span class="faint">→ {{ task.outcome }}</span>{% endif %}</th>
+<td><span class="state {{ task.state }}">{{ task.state }}</span></td>
+<td>{{ task.started.strftime("%H:%M:%S") if task.started }}</td>
+<td class="number">{{ "%.1f" | format(task.seconds) if task.started }}</td>
+<td class="number">{{ task.attempts or "" }}</td>
+<td class="number">{{ "{:,}".format(task.rows) if task.rows is not none }}</td></tr>
+{% if task.error %}<tr><td colspan="6" class="error"><pre>{{ task.error }}</pre></td></tr>{% endif %}
+{% endfor %}
+</tbody>
+</table>
+</div>
+{% if files %}
+<h2>Files of this run</h2>
+<div class="card scroll">
+<table>
+<thead><tr><th scope="col">File</th><th scope="col" class="number">Size</th></tr></thead>
+<tbody>
+{% for name, href, size in files %}<tr><td class="key"><a href="{{ href }}">{{ name }}</a></td><td class="number">{{ size }}</td></tr>
+{% endfor %}
+</tbody>
+</table>
+</div>
+{% endif %}
+{% if parameters %}
+<h2>Parameters</h2>
+<div class="card scroll">
+<table>
+<thead><tr><th scope="col">Parameter</th><th scope="col">Value</th></tr></thead>
+<tbody>
+{% for name, value in parameters %}<tr><td>{{ name }}</td><td class="key"><code>{{ value }}</code></td></tr>
+{% endfor %}
+</tbody>
+</table>
+</div>
+{% endif %}
+</main>
+</body>
+</html>
+"""
+)
+
+
+def write_run_page(run: JobRun, run_dir: Path, redact: Callable[[str], str]) -> Path:
+    """Write `<run_dir>/index.html` for `run` and return its path; parameter values pass through `redact` first."""
+    tasks = list(run.all_tasks())
+    own = {INDEX} | {task.html.name for task, _ in tasks if task.html}
+    others = sorted(file.relative_to(run_dir) for file in run_dir.rglob("*") if file.is_file() and not file.name.startswith("."))
+    page = _TEMPLATE.render(
+        run=run,
+        css=PAGE_CSS,
+        tasks=tasks,
+        files=[(f.as_posix(), quote(f.as_posix()), _size(run_dir / f)) for f in others if f.as_posix() not in own],
+        parameters=[(name, redact(value)) for name, value in sorted(run.parameters.items())],
+    )
+    path = run_dir / INDEX
+    path.write_text(page, encoding="utf-8")
+    return path
+
+
+def _size(file: Path) -> str:
+    size = file.stat().st_size
+    return f"{size:,} bytes" if size < 10_000 else f"{size / 1000:,.0f} kB"

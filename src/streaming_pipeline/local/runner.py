@@ -1,0 +1,310 @@
+"""Runs one job of the bundle on this machine: its task graph, with the notebooks as they are, as a workspace would.
+
+Tasks run one after another on the main thread, each notebook with a new Spark session. What they showed is kept in the run's folder.
+"""
+
+import contextlib
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from streaming_pipeline.errors import PipelineError
+from streaming_pipeline.local.bundle import Bundle
+from streaming_pipeline.local.dbutils import DBUtils, redactor
+from streaming_pipeline.local.job_graph import FAILED_STATES, DynamicValues, check_job, check_parameters, compare, decide, leaves, ordered
+from streaming_pipeline.local.notebook import CellError, run_notebook
+from streaming_pipeline.local.run_page import write_run_page
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+    from streaming_pipeline.local.reporter import Reporter
+
+MAX_RETRY_PAUSE_SECONDS = 5.0
+"""A job's `min_retry_interval_millis` is made for a cluster; nobody waits minutes for a laptop."""
+
+
+@dataclass
+class TaskRun:
+    """One task of a run, as it stands now.
+
+    `state` is PENDING, RUNNING, SUCCESS, FAILED, TIMEDOUT, CANCELED, UPSTREAM_FAILED or EXCLUDED. `outcome` is a condition's "true" or
+    "false". `rows` is the task value `records`, if the notebook set one. `cell` is the cell that failed. `children` are the tasks of
+    the job that a `run_job_task` ran.
+    """
+
+    key: str
+    state: str = "PENDING"
+    started: datetime | None = None
+    ended: datetime | None = None
+    attempts: int = 0
+    rows: int | None = None
+    outcome: str = ""
+    error: str = ""
+    users_mistake: bool = False
+    cell: CellError | None = None
+    html: Path | None = None
+    children: list["TaskRun"] = field(default_factory=list)
+
+    @property
+    def seconds(self) -> float:
+        return ((self.ended or datetime.now(UTC)) - self.started).total_seconds() if self.started else 0.0
+
+
+@dataclass
+class JobRun:
+    """One run of a job. `state` is RUNNING, SUCCESS, FAILED or CANCELED; a job failed if a task failed on which no other depends."""
+
+    key: str
+    name: str
+    run_id: str
+    run_dir: Path
+    parameters: dict[str, str]
+    started: datetime
+    tasks: list[TaskRun]
+    state: str = "RUNNING"
+    error: str = ""
+    ended: datetime | None = None
+
+    @property
+    def seconds(self) -> float:
+        return ((self.ended or datetime.now(UTC)) - self.started).total_seconds()
+
+    def all_tasks(self) -> Iterator[tuple[TaskRun, int]]:
+        """Every task with its depth: 0 for the job's own, 1 for those of a job that it runs, and so on."""
+        yield from _with_depth(self.tasks, 0)
+
+
+def _with_depth(tasks: list[TaskRun], depth: int) -> Iterator[tuple[TaskRun, int]]:
+    for task in tasks:
+        yield task, depth
+        yield from _with_depth(task.children, depth + 1)
+
+
+class TimeLimitReached(BaseException):
+    """A task or job ran longer than its `timeout_seconds`; a `BaseException`, so that notebooks do not swallow it."""
+
+
+def run_job(
+    bundle: Bundle,
+    job_key: str,
+    *,
+    parameters: Mapping[str, str],
+    spark_for_task: "Callable[[], SparkSession]",
+    secrets: Mapping[str, str],
+    run_dir: Path,
+    run_id: str,
+    reporter: "Reporter",
+) -> JobRun:
+    """Run a job and return how it went; `<run_dir>/index.html` and a page for each notebook are written.
+
+    `parameters` override the job's defaults, taken as they are. `spark_for_task` gives a new session, once for each notebook.
+    `secrets` is what the notebooks find in every secret scope; their values stand in no page and no message.
+    Raises `UsageError` before anything runs for a job that cannot run here or a parameter that it does not have, and
+    `KeyboardInterrupt` after Ctrl-C, with the pages written. A task that fails is no exception: read `JobRun.state`.
+    """
+    check_job(bundle, job_key)
+    check_parameters(bundle.job(job_key), job_key, parameters)
+    run_dir = run_dir.resolve()
+    run_dir.mkdir(parents=True, exist_ok=True)
+    runner = _Runner(bundle, spark_for_task, dict(secrets), run_dir, run_id, reporter)
+    runner.run = run = runner.new_run(job_key, parameters)
+    with reporter.showing(run):
+        try:
+            runner.run_tasks(run)
+        finally:
+            runner.write_page()
+    return run
+
+
+class _Runner:
+    def __init__(
+        self,
+        bundle: Bundle,
+        spark_for_task: "Callable[[], SparkSession]",
+        secrets: dict[str, str],
+        run_dir: Path,
+        run_id: str,
+        reporter: "Reporter",
+    ) -> None:
+        self.bundle, self.spark_for_task, self.secrets = bundle, spark_for_task, secrets
+        self.run_dir, self.run_id, self.reporter = run_dir, run_id, reporter
+        self.redact = redactor(secrets)
+        self.run: JobRun | None = None
+
+    def new_run(self, job_key: str, parameters: Mapping[str, str]) -> JobRun:
+        job = self.bundle.job(job_key)
+        started = datetime.now(UTC)
+        values = DynamicValues(job_key, job.get("name", job_key), self.run_id, started)
+        defaults = {parameter["name"]: parameter.get("default") for parameter in job.get("parameters") or []}
+        return JobRun(
+            key=job_key,
+            name=values.job_name,
+            run_id=self.run_id,
+            run_dir=self.run_dir,
+            parameters={name: parameters[name] if name in parameters else values.fill(text) for name, text in defaults.items()},
+            started=started,
+            tasks=[TaskRun(task["task_key"]) for task in ordered(job["tasks"])],
+        )
+
+    def write_page(self) -> None:
+        write_run_page(self.run, self.run_dir, self.redact)
+
+    def run_tasks(self, run: JobRun, above: tuple[str, ...] = ()) -> None:
+        """Run the tasks of `run`; `above` are the keys of the `run_job_task`s that led here."""
+        job = self.bundle.job(run.key)
+        values = DynamicValues(run.key, run.name, run.run_id, run.started, run.parameters)
+        tasks = {task.key: task for task in run.tasks}
+        limit = None
+        try:
+            with _time_limit(job.get("timeout_seconds")) as limit:
+                for definition in ordered(job["tasks"]):
+                    task = tasks[definition["task_key"]]
+                    self._run_task(definition, task, values, {t.key: t.outcome for t in run.tasks}, above)
+                    values.states[task.key] = task.state
+                    self._tell(task, above)
+            last = leaves(job["tasks"])
+            run.state = "FAILED" if any(task.state in FAILED_STATES for task in run.tasks if task.key in last) else "SUCCESS"
+        except TimeLimitReached as reached:
+            if reached is not limit:
+                raise
+            run.state = "FAILED"
+            run.error = f"Job {run.key!r} ran longer than its timeout_seconds, {job['timeout_seconds']} s."
+            self.reporter.say(run.error)
+        finally:
+            run.ended = datetime.now(UTC)
+            if run.state == "RUNNING":
+                run.state = "CANCELED"
+            for task in run.tasks:
+                if task.state in ("PENDING", "RUNNING"):
+                    task.state = "CANCELED"
+                    self._tell(task, above)
+
+    def _tell(self, task: TaskRun, above: tuple[str, ...]) -> None:
+        self.reporter.task_ended(task, depth=len(above))
+        self.write_page()
+
+    def _run_task(
+        self, definition: Mapping[str, Any], task: TaskRun, values: DynamicValues, outcomes: Mapping[str, str], above: tuple[str, ...]
+    ) -> None:
+        decision = decide(definition, values.states, outcomes)
+        if decision != "RUN":
+            task.state = decision
+            return
+        task.state, task.started = "RUNNING", datetime.now(UTC)
+        retries = int(definition.get("max_retries") or 0)
+        pause = min(int(definition.get("min_retry_interval_millis") or 0) / 1000, MAX_RETRY_PAUSE_SECONDS)
+        try:
+            while True:
+                task.attempts += 1
+                values.attempts[task.key] = task.attempts
+                can_heal = self._attempt(definition, task, values, above)
+                if task.state == "SUCCESS" or not can_heal or 0 <= retries < task.attempts:  # -1: for ever
+                    break
+                self.reporter.say(f"{task.key}: attempt {task.attempts} failed, trying again: {task.error.strip().splitlines()[-1]}")
+                task.state, task.error, task.cell = "RUNNING", "", None
+                time.sleep(pause)
+        finally:
+            task.ended = datetime.now(UTC)
+            records = values.task_values.get(task.key, {}).get("records")
+            task.rows = records if isinstance(records, int) else None
+
+    def _attempt(self, definition: Mapping[str, Any], task: TaskRun, values: DynamicValues, above: tuple[str, ...]) -> bool:
+        """Run a task once and put down how it ended; returns whether another attempt could end better."""
+        limit = None
+        try:
+            with _time_limit(definition.get("timeout_seconds")) as limit:
+                if "condition_task" in definition:
+                    condition = {side: values.fill(text, task.key) for side, text in definition["condition_task"].items()}
+                    task.outcome = str(compare(condition["left"], condition["op"], condition["right"])).lower()
+                elif "run_job_task" in definition:
+                    return self._run_called_job(definition["run_job_task"], task, values, above)
+                else:
+                    self._run_notebook(definition["notebook_task"], task, values, above)
+                task.state = "FAILED" if task.cell else "SUCCESS"
+                return not task.users_mistake
+        except TimeLimitReached as reached:
+            if reached is not limit:
+                raise
+            task.state, task.error = (
+                "TIMEDOUT",
+                f"Task {task.key!r} ran longer than its timeout_seconds, {definition['timeout_seconds']} s.",
+            )
+            return bool(definition.get("retry_on_timeout"))
+        except PipelineError as error:
+            task.state, task.error, task.users_mistake = "FAILED", self.redact(str(error)), True
+            return False
+        except Exception as error:  # such as a Spark session that does not start
+            task.state, task.error = "FAILED", self.redact(f"{type(error).__name__}: {error}")
+            return True
+
+    def _run_notebook(self, notebook: Mapping[str, Any], task: TaskRun, values: DynamicValues, above: tuple[str, ...]) -> None:
+        own = {name: values.fill(text, task.key) for name, text in (notebook.get("base_parameters") or {}).items()}
+        dbutils = DBUtils(
+            parameters=own | values.parameters,  # as in a workspace, a job parameter wins over a task's of the same name
+            task_key=task.key,
+            task_values=values.task_values,
+            secrets=self.secrets,
+        )
+        spark = self.spark_for_task()
+        task.html = self.run_dir / ".".join((*above, task.key, "html"))
+        try:
+            result = run_notebook(Path(notebook["notebook_path"]), spark=spark, dbutils=dbutils, html=task.html, redact=self.redact)
+        except BaseException:
+            with contextlib.suppress(Exception):
+                spark.interruptAll()
+            raise
+        finally:
+            # A workspace ends a task's streams with the task; left alone they would go on into the next one.
+            with contextlib.suppress(Exception):
+                for query in spark.streams.active:
+                    query.stop()
+        task.cell = result.error
+        if result.error:
+            task.error, task.users_mistake = result.error.details, result.error.users_mistake
+
+    def _run_called_job(self, call: Mapping[str, Any], task: TaskRun, values: DynamicValues, above: tuple[str, ...]) -> bool:
+        given = {name: values.fill(text, task.key) for name, text in (call.get("job_parameters") or {}).items()}
+        called = self.new_run(str(call["job_id"]), given)
+        task.children = called.tasks
+        self.run_tasks(called, (*above, task.key))
+        task.state = called.state
+        failed = [child for child in called.tasks if child.state in FAILED_STATES]
+        if called.state != "SUCCESS":
+            task.error = called.error or f"Job {called.key!r} failed: {', '.join(f'{child.key} {child.state}' for child in failed)}."
+        return not any(child.users_mistake for child in failed)
+
+
+@contextlib.contextmanager
+def _time_limit(seconds: Any) -> Iterator[TimeLimitReached | None]:
+    """Interrupt the block after `seconds` by raising the yielded exception in it; limits nest. None or 0 means no limit.
+
+    It needs the main thread and SIGALRM; without them the block runs without a limit.
+    """
+    seconds = float(seconds or 0)
+    if not seconds or not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
+        yield None
+        return
+    outer, _ = signal.getitimer(signal.ITIMER_REAL)
+    if 0 < outer <= seconds:  # the limit around this one comes first
+        yield None
+        return
+    reached, start = TimeLimitReached(f"time limit of {seconds:g} s reached"), time.monotonic()
+
+    def interrupt(*_: Any) -> None:
+        raise reached
+
+    previous = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield reached
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
+        if outer:
+            signal.setitimer(signal.ITIMER_REAL, max(outer - (time.monotonic() - start), 0.001))

@@ -1,0 +1,101 @@
+"""The laptop's Spark session: Delta, the Kafka source, and the tables of one home folder."""
+
+import os
+import re
+import socket
+import sys
+from pathlib import Path
+
+from pyspark.sql import SparkSession
+
+from streaming_pipeline.errors import PipelineError
+from streaming_pipeline.local.jars import spark_jars
+from streaming_pipeline.local.java import java_home
+
+_LOG4J = """\
+rootLogger.level = warn
+rootLogger.appenderRef.file.ref = file
+appender.file.type = File
+appender.file.name = file
+appender.file.fileName = {log}
+appender.file.layout.type = PatternLayout
+appender.file.layout.pattern = %d{{ISO8601}} %p %c{{1}}: %m%n%ex
+"""
+
+
+def start_session(home: Path, *, connect: bool = False, event_log: Path | None = None, memory: str = "2g") -> SparkSession:
+    """One Spark for this process, on all cores, whose tables live under `home/warehouse`.
+
+    `connect` starts a local Spark Connect server and returns its client: the rules of serverless. `event_log` is a folder for
+    Spark's own event log. Raises `PipelineError` if Java or jars cannot be had.
+    """
+    home = home.resolve()
+    os.environ["JAVA_HOME"] = str(java_home())
+    # Workers must be this very Python: another on the PATH may lack the packages.
+    os.environ["PYSPARK_PYTHON"] = os.environ["PYSPARK_DRIVER_PYTHON"] = sys.executable
+    log = home / "logs" / "spark.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    log4j = home / "logs" / "log4j2.properties"
+    log4j.write_text(_LOG4J.format(log=log), encoding="utf-8")
+    cores = os.cpu_count() or 1
+    confs = {
+        "spark.jars": ",".join(str(jar) for jar in spark_jars()),
+        "spark.driver.memory": memory,
+        "spark.driver.host": "127.0.0.1",
+        "spark.driver.bindAddress": "127.0.0.1",
+        "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={log4j.as_uri()} -Dderby.system.home={home / 'logs'}",
+        "spark.ui.enabled": "false",
+        "spark.ui.showConsoleProgress": "false",
+        "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
+        "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
+        "spark.sql.catalogImplementation": "in-memory",
+        "spark.sql.warehouse.dir": str(home / "warehouse"),
+        "spark.sql.session.timeZone": "UTC",
+        "spark.sql.shuffle.partitions": str(cores),
+        "spark.databricks.delta.snapshotPartitions": "2",
+        # Spark's own pattern misses the PEM key and the login of the Kafka source.
+        "spark.redaction.regex": r"(?i)secret|password|token|access[.]?key|ssl\.keystore|jaas|credential",
+        "spark.redaction.string.regex": r"(?s)-----BEGIN .*?-----END [A-Z ]+-----|password=\S+",
+    }
+    if event_log:
+        event_log.mkdir(parents=True, exist_ok=True)
+        confs |= {"spark.eventLog.enabled": "true", "spark.eventLog.dir": event_log.as_uri(), "spark.eventLog.compress": "false"}
+    if connect:
+        os.environ["SPARK_CONNECT_MODE_ENABLED"] = "1"
+        confs["spark.connect.grpc.binding.port"] = str(_free_port())
+        builder = SparkSession.builder.remote(f"local[{cores}]")
+    else:
+        builder = SparkSession.builder.master(f"local[{cores}]").appName("streaming-pipeline")
+    for key, value in confs.items():
+        builder = builder.config(key, value)
+    try:
+        spark = builder.getOrCreate()
+    except Exception as error:
+        raise PipelineError(f"Spark could not start: {str(error).splitlines()[0]} See {log}.") from error
+    register_tables(spark, home)
+    return spark
+
+
+def register_tables(spark: SparkSession, home: Path) -> None:
+    """Name every Delta folder of the home's warehouse in the session's catalog, which keeps nothing between processes."""
+    for log in sorted((home.resolve() / "warehouse").glob("*.db/*/_delta_log")):
+        schema, table = log.parent.parent.name.removesuffix(".db"), log.parent.name
+        if not any(log.glob("*.json")):
+            continue  # a table whose first commit never came
+        spark.sql(f"CREATE SCHEMA IF NOT EXISTS `{schema}`")
+        spark.sql(f"CREATE TABLE IF NOT EXISTS `{schema}`.`{table}` USING DELTA LOCATION '{_sql_path(log.parent)}'")
+
+
+def new_session(spark: SparkSession) -> SparkSession:
+    """A session of its own (confs, temporary views) on the same Spark, as each task of a job has in a workspace."""
+    return spark.newSession()
+
+
+def _sql_path(path: Path) -> str:
+    return re.sub(r"(['\\])", r"\\\1", str(path))
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]

@@ -1,0 +1,95 @@
+"""A query over the local tables, for people and pipes."""
+
+import csv
+import io
+import json
+import logging
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from pyspark.errors import PySparkException
+from pyspark.sql import SparkSession
+from rich.console import Console
+from rich.table import Table
+
+from streaming_pipeline.errors import UsageError
+from streaming_pipeline.local.spark import start_session
+
+FORMATS = ("table", "csv", "json")
+
+
+def run_query(home: Path, text: str, schema: str = "streaming") -> tuple[list[str], list[tuple]]:
+    """Column names and rows of a SELECT over the tables of `home`, by bare name or schema.table; a job may run meanwhile.
+
+    Raises `UsageError` for a home without tables, a text that is no query, and a query that Spark refuses, in Spark's words.
+    """
+    if not any((home / "warehouse").glob("*.db/*/_delta_log")):
+        raise UsageError(
+            f"{home} has no tables yet: run `streaming-pipeline demo` or `streaming-pipeline run` first, or name another --home."
+        )
+    spark = start_session(home)
+    # Spark logs at length what it refuses; it is said below in one sentence.
+    logging.getLogger("SQLQueryContextLogger").setLevel(logging.CRITICAL)
+    if spark.catalog.databaseExists(schema):
+        spark.sql(f"USE `{schema}`")
+    try:
+        if not _is_query(spark, text):
+            raise UsageError("Only queries (SELECT, WITH, SHOW, DESCRIBE) are answered here: the tables belong to the job.")
+        frame = spark.sql(text)
+        return frame.columns, [tuple(row) for row in frame.collect()]
+    except PySparkException as error:
+        raise UsageError(f"Spark refuses the query: {str(error).split('JVM stacktrace')[0].strip()}") from None
+
+
+def _is_query(spark: SparkSession, text: str) -> bool:
+    """Whether the text only reads."""
+    plan = spark._jsparkSession.sessionState().sqlParser().parsePlan(text)
+    command = spark._jvm.java.lang.Class.forName("org.apache.spark.sql.catalyst.plans.logical.Command")
+    name = plan.getClass().getSimpleName()
+    return not command.isInstance(plan) or name.startswith(("Show", "Describe"))
+
+
+def render(columns: list[str], rows: list[tuple], form: str, console: Console) -> None:
+    """Print a result as a table, CSV or JSON (one list of objects)."""
+    if form == "json":
+        console.file.write(
+            json.dumps([dict(zip(columns, map(_plain, row), strict=True)) for row in rows], indent=1, ensure_ascii=False) + "\n"
+        )
+    elif form == "csv":
+        out = io.StringIO()
+        writer = csv.writer(out, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows([["" if value is None else _text(value) for value in row] for row in rows])
+        console.file.write(out.getvalue())
+    else:
+        table = Table(header_style="bold")
+        for index, name in enumerate(columns):
+            numeric = all(isinstance(row[index], int | float) or row[index] is None for row in rows)
+            table.add_column(name, justify="right" if numeric and rows else "left", overflow="fold")
+        for row in rows:
+            table.add_row(*["" if value is None else _text(value) for value in row])
+        console.print(table)
+        console.print(f"{len(rows):,} row{'' if len(rows) == 1 else 's'}")
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON has it."""
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    return value if value is None or isinstance(value, bool | int | float | str) else _text(value)
+
+
+def _text(value: Any) -> str:
+    """A value as a person reads it; times are UTC."""
+    if isinstance(value, float):
+        return f"{value:.6g}" if value == value and abs(value) < 1e6 else f"{value:.3f}"
+    if isinstance(value, datetime):
+        return value.isoformat(sep=" ", timespec="milliseconds")
+    if isinstance(value, bytes | bytearray):
+        return bytes(value).decode("utf-8", errors="replace")
+    if isinstance(value, dict | list):
+        return json.dumps(_plain(value), ensure_ascii=False)
+    return str(value)

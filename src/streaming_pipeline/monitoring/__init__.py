@@ -1,0 +1,1 @@
+"""What is asked of the tables after each run; one question, one module."""

@@ -1,0 +1,115 @@
+"""One look at the stream after each run → one row of `monitor_logs`."""
+
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
+
+from streaming_pipeline import kafka, tables
+from streaming_pipeline.contract import load_contract
+from streaming_pipeline.errors import PipelineError
+from streaming_pipeline.monitoring import conservation
+from streaming_pipeline.monitoring.freshness import freshness, health
+from streaming_pipeline.settings import Settings
+
+
+@dataclass(frozen=True)
+class MonitorLog:
+    """One row of `monitor_logs`; the table says what each column holds."""
+
+    run_time: datetime
+    run_id: str
+    table_name: str
+    records: int
+    late_events: int
+    duplicate_events: int
+    quarantined_events: int
+    unaccounted_records: int
+    lost_records: int | None
+    latest_event_time: datetime | None
+    freshness_seconds: float | None
+    lateness_p50_seconds: float | None
+    lateness_p95_seconds: float | None
+    lateness_p99_seconds: float | None
+    kafka_lag_records: int | None
+    status: str
+    status_reason: str | None
+    totals: dict[str, int]
+    verified_until: dict[str, int]
+
+
+def monitor_silver_events(spark: SparkSession, settings: Settings) -> MonitorLog:
+    """Look at what is new in the tables since the last look, write it to `monitor_logs` and return it.
+
+    The row itself says where the next look begins, so that a look which crashes has either happened or not.
+    """
+    contract = load_contract(Path(settings.config_dir) / "event_contract.yml")
+    tables.create_missing(spark, settings, tables.all_tables(contract))
+    last = _last_look(spark, settings)
+    verified_until = dict(last["verified_until"]) if last else {}
+    law = conservation.check(spark, settings, verified_until)
+    new_silver = spark.table(settings.table("silver_events")).where(conservation.behind(verified_until))
+    seen = freshness(new_silver, contract, settings.late_after_seconds)
+    lost, lag = _ask_kafka(spark, settings, law)
+
+    # After the queries and after Kafka was asked: the row tells of the tables as they were until now.
+    run_time = datetime.now(UTC)
+    times = [_utc(value) for value in (seen.latest_event_time, last["latest_event_time"] if last else None) if value]
+    latest = max(times) if times else None
+    age = (run_time - latest).total_seconds() if latest else None
+    status, reason = health(
+        unaccounted=law.unaccounted, lost=lost, freshness_seconds=age, freshness_limit_seconds=settings.freshness_limit_seconds
+    )
+    before = dict(last["totals"]) if last else {}
+    lateness = seen.lateness_seconds or (None, None, None)
+    row = MonitorLog(
+        run_time=run_time,
+        run_id=settings.run_id,
+        table_name="silver_events",
+        records=seen.records,
+        late_events=seen.late_events,
+        duplicate_events=law.totals["duplicate_events"] - before.get("duplicate_events", 0),
+        quarantined_events=law.totals["quarantined_events"] - before.get("quarantined_events", 0),
+        unaccounted_records=law.unaccounted,
+        lost_records=lost,
+        latest_event_time=latest,
+        freshness_seconds=age,
+        lateness_p50_seconds=lateness[0],
+        lateness_p95_seconds=lateness[1],
+        lateness_p99_seconds=lateness[2],
+        kafka_lag_records=lag,
+        status=status,
+        status_reason=reason,
+        totals=law.totals,
+        verified_until=law.verified_until,
+    )
+    tables.append_rows(spark, settings, tables.MONITOR_LOGS, [asdict(row)])
+    return row
+
+
+def _last_look(spark: SparkSession, settings: Settings):
+    """The newest row about silver, or None."""
+    rows = spark.table(settings.table("monitor_logs")).where(F.col("table_name") == "silver_events")
+    return rows.orderBy(F.col("run_time").desc()).first()
+
+
+def _ask_kafka(spark: SparkSession, settings: Settings, law: conservation.Conservation) -> tuple[int | None, int | None]:
+    """(records lost, records that wait on the topic); None where Kafka cannot be asked, since monitoring must not fail by it."""
+    try:
+        connection = settings.kafka
+        topic = kafka.check_connection(connection)
+        ends, begins = kafka.end_offsets(connection), kafka.beginning_offsets(connection)
+    except PipelineError as error:
+        print(f"Kafka could not be asked for lag and lost records: {error}")
+        return None, None
+    if not ends:
+        return None, None
+    lag = sum(max(0, end - law.bronze_until.get(f"{topic.topic_id}/{p}", begins.get(p, 0))) for p, end in ends.items())
+    return conservation.lost_records(spark, connection, topic, law.bronze_spans), lag
+
+
+def _utc(value: datetime) -> datetime:
+    """Spark hands timestamps out in the zone of this machine, without saying so."""
+    return value.astimezone(UTC)

@@ -1,0 +1,1 @@
+SELECT * FROM benchmark_logs ORDER BY run_time DESC

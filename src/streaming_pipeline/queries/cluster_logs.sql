@@ -1,0 +1,1 @@
+SELECT * FROM cluster_logs ORDER BY end_time DESC

@@ -1,0 +1,1 @@
+SELECT * FROM monitor_logs ORDER BY run_time DESC

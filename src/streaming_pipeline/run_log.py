@@ -1,0 +1,114 @@
+"""`benchmark_logs` and `cluster_logs`: what each task and step took, and where it ran."""
+
+import json
+import os
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pyspark.sql import SparkSession
+
+from streaming_pipeline import tables
+from streaming_pipeline.settings import Settings
+
+Result = TypeVar("Result")
+
+
+@dataclass
+class Step:
+    """A timed step; the body of `with timed_step(…)` sets `records`."""
+
+    run_time: datetime
+    task: str
+    elapsed_seconds: float = 0.0
+    records: int | None = None
+
+
+@contextmanager
+def timed_step(run_dir: str, task: str) -> Iterator[Step]:
+    """Time the body and leave the figure in the run's folder, for `run_task` to collect.
+
+    A file for each, since the body may run in another process (`foreachBatch` on serverless) and volumes know no appending.
+    """
+    step = Step(datetime.now(UTC), task)
+    began = time.perf_counter()
+    yield step
+    step.elapsed_seconds = time.perf_counter() - began
+    folder = Path(run_dir, "steps")
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps({**asdict(step), "run_time": step.run_time.isoformat()})
+    (folder / f"{uuid.uuid4().hex}.json").write_text(text, encoding="utf-8")
+
+
+def run_task(name: str, stage: Callable[[SparkSession, Settings], Result], spark: SparkSession, settings: Settings) -> Result:
+    """Run one stage as the task `name`, and log how long it and its steps took, and where; also when it fails.
+
+    `stage` returns a number of records, or an object whose `records` is one.
+    """
+    started_at = datetime.now(UTC)
+    began = time.perf_counter()
+    try:
+        result = stage(spark, settings)
+    except BaseException as error:
+        try:
+            _write_cluster_log(spark, settings, name, started_at, f"FAILED: {type(error).__name__}")
+        except Exception as second:  # the first error is the one to be seen
+            print(f"cluster_logs could not be written: {type(second).__name__}")
+        raise
+    records = getattr(result, "records", result)
+    task = Step(started_at, name, time.perf_counter() - began, records if isinstance(records, int) else None)
+    _write_benchmark_log(spark, settings, [*_collect_steps(settings.run_dir), task])
+    _write_cluster_log(spark, settings, name, started_at, "SUCCESS")
+    return result
+
+
+def _collect_steps(run_dir: str) -> list[Step]:
+    """The steps that the run's folder holds, oldest first; their files are taken away."""
+    steps = []
+    for file in Path(run_dir, "steps").glob("*.json"):
+        fields: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        steps.append(Step(**{**fields, "run_time": datetime.fromisoformat(fields["run_time"])}))
+        file.unlink()
+    return sorted(steps, key=lambda step: step.run_time)
+
+
+def _write_benchmark_log(spark: SparkSession, settings: Settings, steps: list[Step]) -> None:
+    rows = [
+        {
+            **asdict(step),
+            "records_per_second": step.records / step.elapsed_seconds if step.records is not None and step.elapsed_seconds else None,
+            "run_id": settings.run_id,
+        }
+        for step in steps
+    ]
+    tables.append_rows(spark, settings, tables.BENCHMARK_LOGS, rows)
+
+
+def _write_cluster_log(spark: SparkSession, settings: Settings, name: str, started_at: datetime, notes: str) -> None:
+    where = _where(spark)
+    row = {"task_name": name, **where, "start_time": started_at, "end_time": datetime.now(UTC), "notes": notes, "run_id": settings.run_id}
+    tables.append_rows(spark, settings, tables.CLUSTER_LOGS, [row])
+
+
+def _where(spark: SparkSession) -> dict[str, Any]:
+    """The machine or cluster that runs this."""
+    if "DATABRICKS_RUNTIME_VERSION" not in os.environ:
+        return {"cluster_name": "this machine", "node_type": f"{os.cpu_count()} cores", "workers": 0}
+
+    def tag(name: str) -> str | None:
+        try:
+            return spark.conf.get(f"spark.databricks.clusterUsageTags.{name}", None)
+        except Exception:  # serverless has no such tags, and refuses to be asked
+            return None
+
+    workers = tag("clusterWorkers")
+    return {
+        "cluster_name": tag("clusterName") or "serverless",
+        "node_type": tag("clusterNodeType") or "serverless",
+        "workers": int(workers) if workers and workers.isdigit() else None,
+    }

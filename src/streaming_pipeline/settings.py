@@ -1,0 +1,206 @@
+"""Job parameters and secrets → one frozen, validated `Settings` object.
+
+On Databricks the parameters are the notebook's widgets and the secrets come from a secret scope; on a laptop the runner offers
+the same widgets, and the secrets come from `.env`. Everything behind this door is checked, so that stages need not ask again.
+"""
+
+import json
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from streaming_pipeline.errors import UsageError
+
+SECRET_KEYS = (
+    "KAFKA_BOOTSTRAP_SERVERS",
+    "KAFKA_SECURITY_PROTOCOL",
+    "KAFKA_API_KEY",
+    "KAFKA_API_SECRET",
+    "KAFKA_SSL_CA_LOCATION",
+    "KAFKA_SSL_CERTIFICATE_LOCATION",
+    "KAFKA_SSL_KEY_LOCATION",
+    "KAFKA_TOPIC",
+    "SMTP_HOST",
+    "SMTP_PORT",
+    "SMTP_USERNAME",
+    "SMTP_PASSWORD",
+    "SMTP_FROM",
+    "SMTP_TO",
+)
+"""What the secret scope, or `.env`, may hold; the names are the same in both."""
+
+DEFAULT_TOPIC = "stream-input"
+_PROTOCOLS = ("SSL", "SASL_SSL")
+_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
+_TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
+
+
+@dataclass(frozen=True)
+class KafkaSettings:
+    """How to reach one Kafka topic: mTLS (`SSL` with three PEM files) or API key (`SASL_SSL`, as Confluent Cloud has it)."""
+
+    bootstrap_servers: str
+    security_protocol: str
+    topic: str = DEFAULT_TOPIC
+    ssl_ca_location: str | None = None
+    ssl_certificate_location: str | None = None
+    ssl_key_location: str | None = None
+    api_key: str | None = field(default=None, repr=False)
+    api_secret: str | None = field(default=None, repr=False)
+    options: Mapping[str, str] = field(default_factory=dict)
+    """Further options for Spark's Kafka source, handed on as they are (`groupIdPrefix`, `databricks.serviceCredential`)."""
+
+    @classmethod
+    def from_secrets(cls, secrets: Mapping[str, str], topic: str = "", options: Mapping[str, str] | None = None) -> "KafkaSettings":
+        """Read the `KAFKA_*` keys of `secrets`; `topic`, if given, wins over `KAFKA_TOPIC`.
+
+        Raises `UsageError` naming the first key that is missing or wrong.
+        """
+        get = lambda key: (secrets.get(key) or "").strip() or None  # noqa: E731
+        options = dict(options or {})
+        servers = get("KAFKA_BOOTSTRAP_SERVERS")
+        if not servers:
+            raise UsageError("KAFKA_BOOTSTRAP_SERVERS is not set: put host:port of your Kafka into .env or the secret scope.")
+        for server in servers.split(","):
+            host, _, port = server.strip().rpartition(":")
+            if not host or not port.isdigit() or not 0 < int(port) < 65536:
+                raise UsageError(f"KAFKA_BOOTSTRAP_SERVERS: {server.strip()!r} is not host:port.")
+        protocol = (get("KAFKA_SECURITY_PROTOCOL") or ("SASL_SSL" if get("KAFKA_API_KEY") else "SSL")).upper()
+        if protocol not in _PROTOCOLS:
+            raise UsageError(f"KAFKA_SECURITY_PROTOCOL is {protocol!r}: use SSL (client certificate) or SASL_SSL (API key).")
+        if "databricks.serviceCredential" not in options:
+            needed = (
+                ("KAFKA_API_KEY", "KAFKA_API_SECRET")
+                if protocol == "SASL_SSL"
+                else ("KAFKA_SSL_CA_LOCATION", "KAFKA_SSL_CERTIFICATE_LOCATION", "KAFKA_SSL_KEY_LOCATION")
+            )
+            missing = [key for key in needed if not get(key)]
+            if missing:
+                raise UsageError(f"{', '.join(missing)} not set: KAFKA_SECURITY_PROTOCOL={protocol} needs {' and '.join(needed)}.")
+        topic = topic or get("KAFKA_TOPIC") or DEFAULT_TOPIC
+        if not _TOPIC.fullmatch(topic):
+            raise UsageError(f"KAFKA_TOPIC {topic!r} is not a topic name: letters, digits, '.', '_' and '-' only.")
+        return cls(
+            bootstrap_servers=",".join(server.strip() for server in servers.split(",")),
+            security_protocol=protocol,
+            topic=topic,
+            ssl_ca_location=get("KAFKA_SSL_CA_LOCATION"),
+            ssl_certificate_location=get("KAFKA_SSL_CERTIFICATE_LOCATION") if protocol == "SSL" else None,
+            ssl_key_location=get("KAFKA_SSL_KEY_LOCATION") if protocol == "SSL" else None,
+            api_key=get("KAFKA_API_KEY") if protocol == "SASL_SSL" else None,
+            api_secret=get("KAFKA_API_SECRET") if protocol == "SASL_SSL" else None,
+            options=options,
+        )
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The parameters of a job run. Each field is a job parameter of the same name; README and the job say what each means."""
+
+    catalog: str
+    schema: str = "streaming"
+    config_dir: str = "config"
+    checkpoint_dir: str = ""
+    runs_dir: str = ""
+    run_id: str = "by-hand"
+    secret_scope: str = "streaming-pipeline"
+    kafka_topic: str = ""
+    kafka_options: Mapping[str, str] = field(default_factory=dict)
+    max_offsets_per_trigger: int = 1_000_000
+    dedupe_window_days: int = 1
+    late_after_seconds: int = 300
+    freshness_limit_seconds: int = 7200
+    model_name: str = "iforest_silver_anomaly_detector"
+    experiment: str = "/Shared/streaming-pipeline"
+    features: tuple[str, ...] = ("value", "timestamp_unix")
+    contamination: float = 0.01
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def from_notebook(cls, dbutils: Any, besides: Collection[str] = ()) -> "Settings":
+        """The widgets of the running notebook, and the known keys of its secret scope if it has one.
+
+        `besides` names widgets that are the notebook's own and no settings. Raises `UsageError` for any other that is none, or
+        one whose value cannot be used.
+        """
+        parameters = {name: text for name, text in dbutils.widgets.getAll().items() if name not in besides}
+        scope = parameters.get("secret_scope")
+        secrets = {}
+        if scope:
+            held = {secret.key for secret in dbutils.secrets.list(scope)}
+            secrets = {key: dbutils.secrets.get(scope, key) for key in SECRET_KEYS if key in held}
+        return cls.from_parameters(parameters, secrets)
+
+    @classmethod
+    def from_parameters(cls, parameters: Mapping[str, str], secrets: Mapping[str, str] | None = None) -> "Settings":
+        """Texts, as widgets hold them, → settings; an empty text means the default. Raises `UsageError` naming the parameter."""
+        known = {f.name: f for f in fields(cls) if f.name != "secrets"}
+        values: dict[str, Any] = {}
+        for name, text in parameters.items():
+            if name not in known:
+                raise UsageError(f"Parameter {name!r} is not known. Known parameters: {', '.join(sorted(known))}.")
+            if str(text).strip():
+                values[name] = _convert(name, known[name].default, str(text).strip())
+        if "catalog" not in values:
+            raise UsageError("Parameter 'catalog' is empty: give the Unity Catalog name (spark_catalog on a laptop).")
+        return cls(**values, secrets=dict(secrets or {}))
+
+    def __post_init__(self) -> None:
+        for name, volume in (("checkpoint_dir", "checkpoints"), ("runs_dir", "runs")):
+            if not getattr(self, name):
+                object.__setattr__(self, name, f"/Volumes/{self.catalog}/{self.schema}/{volume}")
+        for name in ("catalog", "schema", "model_name"):
+            if not _IDENTIFIER.fullmatch(getattr(self, name)):
+                raise UsageError(f"Parameter {name!r} is {getattr(self, name)!r}: use letters, digits, '_' and '-' only.")
+        for name in ("max_offsets_per_trigger", "late_after_seconds", "freshness_limit_seconds"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"Parameter {name!r} is {getattr(self, name)}: it must be at least 1.")
+        if not 0 <= self.dedupe_window_days <= 366:
+            raise UsageError(f"Parameter 'dedupe_window_days' is {self.dedupe_window_days}: it must be 0 to 366.")
+        if not 0 < self.contamination <= 0.5:
+            raise UsageError(f"Parameter 'contamination' is {self.contamination}: it must be above 0 and at most 0.5.")
+
+    def table(self, name: str) -> str:
+        """The table's three-level name, quoted for SQL."""
+        return f"`{self.catalog}`.`{self.schema}`.`{name}`"
+
+    @property
+    def model_full_name(self) -> str:
+        """The registered model's three-level name."""
+        return f"{self.catalog}.{self.schema}.{self.model_name}"
+
+    @property
+    def kafka(self) -> KafkaSettings:
+        """The Kafka connection of this run; raises `UsageError` where it is incomplete."""
+        return KafkaSettings.from_secrets(self.secrets, self.kafka_topic, self.kafka_options)
+
+    def checkpoint(self, stream: str) -> str:
+        """The checkpoint folder of one stream; every stream owns one."""
+        return f"{self.checkpoint_dir.rstrip('/')}/{stream}"
+
+    @property
+    def run_dir(self) -> str:
+        """The folder that keeps what one run leaves for people to read."""
+        return f"{self.runs_dir.rstrip('/')}/{self.run_id}"
+
+
+def _convert(name: str, default: Any, text: str) -> Any:
+    """One parameter's text as the type of its default."""
+    if name == "kafka_options":
+        try:
+            options = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise UsageError(f'Parameter \'kafka_options\' is not JSON ({error}): write {{"groupIdPrefix": "team-"}}.') from None
+        if not isinstance(options, dict) or not all(isinstance(value, str) for value in options.values()):
+            raise UsageError('Parameter \'kafka_options\' must be a JSON object of texts, such as {"groupIdPrefix": "team-"}.')
+        return options
+    if isinstance(default, tuple):
+        return tuple(part.strip() for part in text.split(",") if part.strip())
+    if isinstance(default, int | float):
+        try:
+            return type(default)(text)
+        except ValueError:
+            kind = "a whole number" if isinstance(default, int) else "a number"
+            raise UsageError(f"Parameter {name!r} is {text!r}: it must be {kind}.") from None
+    return text

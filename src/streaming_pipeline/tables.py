@@ -1,0 +1,288 @@
+"""Every table: its name, its grain ("one row per …"), its columns, how it is laid out; and creating what is missing.
+
+Columns that come from the event contract stand where `contract_columns` puts them; all others are listed here.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from pyspark.sql import DataFrame, SparkSession
+
+from streaming_pipeline.contract import Contract
+from streaming_pipeline.errors import PipelineError
+from streaming_pipeline.settings import Settings
+
+Columns = tuple[tuple[str, str, str], ...]
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table. `columns` are (name, SQL type, what it holds); statistics are kept on `statistics_on` alone, since they cost a write."""
+
+    name: str
+    grain: str
+    columns: Columns
+    partition_by: str | None = None
+    statistics_on: tuple[str, ...] = ()
+    properties: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def column_names(self) -> list[str]:
+        """The columns' names, in order."""
+        return [name for name, _, _ in self.columns]
+
+
+COORDINATES: Columns = (
+    ("topic_id", "STRING", "Kafka's UUID of the topic: a recreated topic is another one"),
+    ("topic", "STRING", "Kafka topic"),
+    ("partition", "INT", "Kafka partition"),
+    ("offset", "BIGINT", "offset within the partition"),
+)
+
+
+def contract_columns(contract: Contract, typed: bool) -> Columns:
+    """The contract's fields as columns: typed as silver has them, else as texts as bronze has them."""
+    return tuple((f.name, f.spark_type.upper() if typed else "STRING", f.description) for f in contract.fields)
+
+
+def bronze_events(contract: Contract) -> Table:
+    """What arrived, unchanged."""
+    return Table(
+        "bronze_events",
+        "Kafka record",
+        (
+            *COORDINATES,
+            ("kafka_timestamp", "TIMESTAMP", "the record's timestamp"),
+            ("timestamp_type", "INT", "0: set by the producer (CreateTime), 1: set by the broker (LogAppendTime)"),
+            ("key", "BINARY", "the record's key, as received"),
+            ("raw_payload", "BINARY", "the record's value, as received"),
+            *contract_columns(contract, typed=False),
+            ("parse_error", "STRING", "why the payload is not one JSON object; NULL if it is"),
+            ("ingested_at", "TIMESTAMP", "when bronze wrote it"),
+        ),
+        statistics_on=("topic_id", "partition", "offset", "kafka_timestamp", "ingested_at"),
+    )
+
+
+def silver_events(contract: Contract) -> Table:
+    """Valid events, typed, one row each."""
+    return Table(
+        "silver_events",
+        "event",
+        (
+            *contract_columns(contract, typed=True),
+            ("event_date", "DATE", "UTC date of the event"),
+            *COORDINATES,
+            ("kafka_timestamp", "TIMESTAMP", "the record's timestamp"),
+            ("contract_fingerprint", "STRING", "the contract that judged the record"),
+            ("processed_at", "TIMESTAMP", "when silver wrote it"),
+        ),
+        partition_by="event_date",
+        statistics_on=(contract.event_time_field, "topic_id", "partition", "offset", "processed_at"),
+    )
+
+
+QUARANTINED_EVENTS = Table(
+    "quarantined_events",
+    "rejected record",
+    (
+        *COORDINATES,
+        ("kafka_timestamp", "TIMESTAMP", "the record's timestamp"),
+        ("raw_payload", "BINARY", "the record's value, as received"),
+        ("stage", "STRING", "the stage that rejected it"),
+        ("reasons", "ARRAY<STRING>", "every reason, as code or code:field"),
+        ("contract_fingerprint", "STRING", "the contract that judged the record"),
+        ("quarantined_at", "TIMESTAMP", "when it was rejected"),
+        ("resolved_at", "TIMESTAMP", "when a replay made it an event or a duplicate; NULL while it is open"),
+    ),
+    statistics_on=("topic_id", "partition", "offset", "quarantined_at", "resolved_at"),
+)
+
+DUPLICATE_EVENTS = Table(
+    "duplicate_events",
+    "record whose event silver already has",
+    (*COORDINATES, ("event_id", "STRING", "the event it repeats"), ("processed_at", "TIMESTAMP", "when silver found it")),
+    statistics_on=("topic_id", "partition", "offset", "processed_at"),
+)
+
+
+def gold_anomaly_predictions(contract: Contract) -> Table:
+    """Scored events."""
+    return Table(
+        "gold_anomaly_predictions",
+        "silver event scored",
+        (
+            *contract_columns(contract, typed=True),
+            ("timestamp_unix", "DOUBLE", "event time in seconds since 1970"),
+            ("anomaly_score", "DOUBLE", "the model's decision_function; lower is stranger"),
+            ("anomaly_flag", "INT", "-1 for an anomaly, 1 for none"),
+            ("explanation", "STRING", "what drove the score of a flagged event"),
+            ("event_date", "DATE", "UTC date of the event"),
+            *COORDINATES,
+            ("model_name", "STRING", "the registered model"),
+            ("model_version", "STRING", "the version that scored the event"),
+            ("scored_at", "TIMESTAMP", "when gold wrote it"),
+        ),
+        partition_by="event_date",
+        statistics_on=(contract.event_time_field, "anomaly_score", "anomaly_flag", "topic_id", "partition", "offset", "scored_at"),
+    )
+
+
+MONITOR_LOGS = Table(
+    "monitor_logs",
+    "monitoring run and table",
+    (
+        ("run_time", "TIMESTAMP", "when monitoring looked"),
+        ("run_id", "STRING", "the job run"),
+        ("table_name", "STRING", "the table looked at"),
+        ("records", "BIGINT", "rows that are new since the last look"),
+        ("late_events", "BIGINT", "of these, events that reached Kafka more than late_after_seconds after they happened"),
+        ("duplicate_events", "BIGINT", "re-deliveries found since the last look"),
+        ("quarantined_events", "BIGINT", "records rejected since the last look"),
+        ("unaccounted_records", "BIGINT", "bronze records that are not exactly one of silver, duplicate, open quarantine; 0"),
+        ("lost_records", "BIGINT", "records that Kafka holds between bronze's first and last and bronze does not; 0; NULL: not asked"),
+        ("latest_event_time", "TIMESTAMP", "event time of the newest event"),
+        ("freshness_seconds", "DOUBLE", "run_time - latest_event_time"),
+        ("lateness_p50_seconds", "DOUBLE", "median of kafka_timestamp - event time, new rows"),
+        ("lateness_p95_seconds", "DOUBLE", "95 % quantile of the same"),
+        ("lateness_p99_seconds", "DOUBLE", "99 % quantile of the same"),
+        ("kafka_lag_records", "BIGINT", "records on the topic that bronze does not have yet, asked of the broker; NULL: not asked"),
+        ("status", "STRING", "Healthy, Unhealthy or Unknown"),
+        ("status_reason", "STRING", "why it is not Healthy"),
+        ("totals", "MAP<STRING, BIGINT>", "rows of each table at this look; the next look counts from here"),
+        ("verified_until", "MAP<STRING, BIGINT>", "topic_id/partition -> offset up to which every record is accounted for"),
+    ),
+)
+
+BENCHMARK_LOGS = Table(
+    "benchmark_logs",
+    "timed step",
+    (
+        ("run_time", "TIMESTAMP", "when the step began"),
+        ("task", "STRING", "the step, such as silver_write"),
+        ("elapsed_seconds", "DOUBLE", "how long it took"),
+        ("records", "BIGINT", "rows that it wrote"),
+        ("records_per_second", "DOUBLE", "records / elapsed_seconds"),
+        ("run_id", "STRING", "the job run"),
+    ),
+)
+
+CLUSTER_LOGS = Table(
+    "cluster_logs",
+    "task run",
+    (
+        ("task_name", "STRING", "the job's task"),
+        ("cluster_name", "STRING", "the cluster, serverless, or this machine"),
+        ("start_time", "TIMESTAMP", "when the task began"),
+        ("end_time", "TIMESTAMP", "when it ended"),
+        ("notes", "STRING", "how it ended, and what is worth knowing"),
+        ("node_type", "STRING", "the kind of machine"),
+        ("workers", "INT", "how many workers; 0 for a single machine"),
+        ("run_id", "STRING", "the job run"),
+    ),
+)
+
+ALERT_OUTBOX = Table(
+    "alert_outbox",
+    "alert",
+    (
+        ("alert_id", "STRING", "follows from the finding: deriving it twice adds nothing"),
+        ("fingerprint", "STRING", "what the alert is about, the same each time it comes"),
+        ("anomaly_type", "STRING", "kind of finding"),
+        ("severity", "STRING", "info, warning or critical"),
+        ("event_time", "TIMESTAMP", "when what it tells of happened"),
+        ("message", "STRING", "what happened"),
+        ("status", "STRING", "PENDING, SENT or DEAD"),
+        ("attempts", "INT", "deliveries tried"),
+        ("next_attempt_at", "TIMESTAMP", "not before"),
+        ("sent_at", "TIMESTAMP", "when it was delivered"),
+        ("created_at", "TIMESTAMP", "when it was derived"),
+        ("run_id", "STRING", "the job run that derived it"),
+    ),
+)
+
+
+def all_tables(contract: Contract) -> list[Table]:
+    """Every table of the pipeline."""
+    return [
+        bronze_events(contract),
+        silver_events(contract),
+        QUARANTINED_EVENTS,
+        DUPLICATE_EVENTS,
+        gold_anomaly_predictions(contract),
+        MONITOR_LOGS,
+        BENCHMARK_LOGS,
+        CLUSTER_LOGS,
+        ALERT_OUTBOX,
+    ]
+
+
+def create_missing(spark: SparkSession, settings: Settings, tables: Iterable[Table]) -> None:
+    """Create each table that is not there yet, and add the columns that an older one lacks (a field new in the contract).
+
+    Raises `PipelineError` if a column is there with another type.
+    """
+    if not spark.catalog.databaseExists(f"{settings.catalog}.{settings.schema}"):
+        spark.sql(f"CREATE SCHEMA IF NOT EXISTS `{settings.catalog}`.`{settings.schema}`")
+    for table in tables:
+        full_name = settings.table(table.name)
+        if spark.catalog.tableExists(full_name):
+            _add_columns(spark, full_name, table)
+        else:
+            spark.sql(_create_statement(full_name, table))
+
+
+def append_rows(spark: SparkSession, settings: Settings, table: Table, rows: list[dict[str, Any]]) -> None:
+    """Append a few rows (dicts of column → value; a column left out is NULL) to a log table, creating it if need be."""
+    create_missing(spark, settings, [table])
+    schema = ", ".join(f"`{name}` {kind}" for name, kind, _ in table.columns)
+    frame = spark.createDataFrame([tuple(row.get(name) for name in table.column_names) for row in rows], schema)
+    frame.coalesce(1).write.format("delta").mode("append").saveAsTable(settings.table(table.name))
+
+
+def append(settings: Settings, name: str, rows: DataFrame) -> int:
+    """Append `rows` to a table in one commit; returns how many there were."""
+    spark = rows.sparkSession
+    before = row_count(spark, settings, name)
+    rows.write.format("delta").mode("append").saveAsTable(settings.table(name))
+    return row_count(spark, settings, name) - before
+
+
+def row_count(spark: SparkSession, settings: Settings, name: str) -> int:
+    """How many rows a table has; Delta answers from its log without reading a file."""
+    return spark.table(settings.table(name)).count()
+
+
+def _create_statement(full_name: str, table: Table) -> str:
+    columns = ", ".join(f"`{name}` {kind} COMMENT {_text(comment)}" for name, kind, comment in table.columns)
+    properties = {"delta.checkpointInterval": "50", **table.properties}
+    if table.statistics_on:
+        properties["delta.dataSkippingStatsColumns"] = ",".join(f"`{name}`" for name in table.statistics_on)
+    listed = ", ".join(f"{_text(key)} = {_text(value)}" for key, value in properties.items())
+    partitioned = f" PARTITIONED BY (`{table.partition_by}`)" if table.partition_by else ""
+    return (
+        f"CREATE TABLE IF NOT EXISTS {full_name} ({columns}) USING DELTA{partitioned} "
+        f"COMMENT {_text(f'One row per {table.grain}.')} TBLPROPERTIES ({listed})"
+    )
+
+
+def _add_columns(spark: SparkSession, full_name: str, table: Table) -> None:
+    held = {f.name: f.dataType.simpleString() for f in spark.table(full_name).schema.fields}
+    missing = [(name, kind, comment) for name, kind, comment in table.columns if name not in held]
+    for name, kind, _ in table.columns:
+        wanted = kind.lower().replace(" ", "")
+        if name in held and held[name] != wanted:
+            raise PipelineError(
+                f"{full_name}: column {name} is {held[name]}, but the event contract now wants {wanted}. "
+                "Give the field a new name in the contract, or move the old tables away."
+            )
+    if missing:
+        listed = ", ".join(f"`{name}` {kind} COMMENT {_text(comment)}" for name, kind, comment in missing)
+        spark.sql(f"ALTER TABLE {full_name} ADD COLUMNS ({listed})")
+
+
+def _text(value: str) -> str:
+    """`value` as a SQL text literal."""
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"

@@ -1,0 +1,79 @@
+"""One Spark session and one broker for all tests, both started when a test first asks for them; everything lies in tmp."""
+
+import os
+import uuid
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from streaming_pipeline.settings import KafkaSettings, Settings
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def home(tmp_path_factory) -> Path:
+    """The home folder of this test run."""
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="session")
+def spark(home):
+    """The local Spark session, as the runner starts it."""
+    from streaming_pipeline.local.spark import start_session
+
+    os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{home}/mlflow.db"
+    session = start_session(home)
+    yield session
+    session.stop()
+
+
+@pytest.fixture(scope="session")
+def broker(home):
+    """A running local broker."""
+    from streaming_pipeline.local.broker import Broker
+
+    broker = Broker(home)
+    broker.start(owned=True)
+    yield broker
+    broker.stop()
+
+
+@pytest.fixture
+def topic(broker) -> str:
+    """The name of a new topic with three partitions."""
+    name = f"events-{uuid.uuid4().hex[:8]}"
+    broker.create_topic(name, partitions=3)
+    return name
+
+
+@pytest.fixture
+def kafka_mtls(broker, topic) -> KafkaSettings:
+    """The new topic over the listener that wants a client certificate."""
+    return broker.kafka_settings("SSL", topic=topic)
+
+
+@pytest.fixture
+def kafka_sasl(broker, topic) -> KafkaSettings:
+    """The new topic over the listener that wants an API key."""
+    return broker.kafka_settings("SASL_SSL", topic=topic)
+
+
+@pytest.fixture
+def offline_settings(tmp_path) -> Settings:
+    """Settings with a schema, checkpoints and runs of their own, and no Kafka."""
+    return Settings(
+        catalog="spark_catalog",
+        schema=f"t_{uuid.uuid4().hex[:8]}",
+        config_dir=str(ROOT / "config"),
+        checkpoint_dir=str(tmp_path / "checkpoints"),
+        runs_dir=str(tmp_path / "runs"),
+        run_id="test",
+    )
+
+
+@pytest.fixture
+def settings(offline_settings, broker, topic) -> Settings:
+    """The same, reading the new topic over mTLS."""
+    return replace(offline_settings, kafka_topic=topic, secrets=broker.secrets("SSL"))

@@ -1,0 +1,198 @@
+"""The local broker starts once, keeps its address and data, is known to be dead when it is, and never outlives an owner."""
+
+import json
+import os
+import re
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import time
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from streaming_pipeline.errors import PipelineError
+from streaming_pipeline.kafka import check_connection
+from streaming_pipeline.local import certificates, java
+from streaming_pipeline.local.broker import Broker, running_broker
+
+ODD_PASSWORD = 'a"b\\c =:#!é,;'
+
+
+@pytest.fixture(scope="module")
+def own_home(tmp_path_factory):
+    """A home folder for brokers that are killed, with letters in its path, and a password, that need care."""
+    home = tmp_path_factory.mktemp("a home, é=ü")
+    (home / "broker").mkdir()
+    (home / "broker" / "credentials.json").write_text(json.dumps({"username": "local", "password": ODD_PASSWORD}))
+    yield home
+    Broker(home).stop()
+
+
+def python(code, home, **more):
+    """Another process that has `broker` and runs `code`."""
+    lines = f"import pathlib, sys\nfrom streaming_pipeline.local.broker import Broker\nbroker = Broker(pathlib.Path(sys.argv[1]))\n{code}"
+    return subprocess.Popen([sys.executable, "-c", lines, str(home)], stdout=subprocess.PIPE, text=True, **more)
+
+
+def has_ended_within(pid, seconds):
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def test_two_that_start_at_once_share_one_broker_which_stays_and_a_crash_is_noticed(own_home):
+    both = [python("print(broker.start())", own_home) for _ in range(2)]
+    assert sorted(process.communicate()[0].strip() for process in both) == ["False", "True"]
+
+    broker = Broker(own_home)
+    before = broker.status()
+    assert before.state == "running"
+    assert broker.create_topic("stream-input") is True
+    assert broker.create_topic("stream-input") is False
+    topic = check_connection(broker.kafka_settings("SSL"))
+    assert topic.partitions == (0, 1, 2)
+    assert broker.kafka_settings("SASL_SSL").api_secret == ODD_PASSWORD
+    assert check_connection(broker.kafka_settings("SASL_SSL")) == topic
+
+    os.kill(before.pid, signal.SIGKILL)
+    assert has_ended_within(before.pid, 10)
+    crashed = broker.status()
+    assert (crashed.state, crashed.pid) == ("crashed", None)
+    assert "QuorumController" in crashed.log_tail
+    with pytest.raises(PipelineError, match=r"not running \(crashed\)"):
+        broker.kafka_settings("SSL")
+
+    assert broker.start(owned=True) is True
+    assert broker.status().ports == before.ports
+    assert check_connection(broker.kafka_settings("SSL")) == topic
+    assert broker.delete_topic("stream-input") is True
+    assert broker.delete_topic("stream-input") is False
+
+    pid = broker.status().pid
+    assert broker.stop() is True
+    assert has_ended_within(pid, 1)
+    assert broker.stop() is False
+    assert broker.status().state == "stopped"
+
+
+def test_a_broker_does_not_outlive_an_owner_that_is_killed(own_home):
+    owner = python("broker.start(owned=True)\nprint(broker.status().pid, flush=True)\nsys.stdin.read()", own_home, stdin=subprocess.PIPE)
+    pid = int(owner.stdout.readline())
+    owner.kill()
+    owner.communicate()
+    assert has_ended_within(pid, 10)
+    assert Broker(own_home).status().state == "crashed"
+
+
+def test_a_port_that_is_taken_meanwhile_is_replaced(own_home):
+    with socket.socket() as thief:
+        thief.bind(("127.0.0.1", 0))
+        thief.listen()
+        taken = thief.getsockname()[1]
+        (own_home / "broker" / "state.json").write_text(
+            json.dumps({"ports": {"SSL": taken, "SASL_SSL": taken + 1, "CONTROLLER": taken + 2}})
+        )
+        with running_broker(own_home) as broker:
+            assert taken not in broker.status().ports.values()
+            broker.create_topic("stream-input")
+            with running_broker(own_home) as same:
+                assert same.status() == broker.status()
+            assert check_connection(broker.kafka_settings("SSL")).topic == "stream-input"
+    assert broker.status().state == "stopped"
+
+
+def test_a_port_that_is_taken_again_and_again_is_said(own_home, monkeypatch):
+    with socket.socket() as thief:
+        thief.bind(("127.0.0.1", 0))
+        thief.listen()
+        taken = thief.getsockname()[1]
+        monkeypatch.setattr(Broker, "_choose_ports", lambda self: {"SSL": taken, "SASL_SSL": taken + 1, "CONTROLLER": taken + 2})
+        with pytest.raises(PipelineError, match="another program has taken its port"):
+            Broker(own_home).start(owned=True)
+    assert Broker(own_home).status().state == "stopped"
+
+
+def test_too_little_heap_is_said(own_home):
+    with pytest.raises(PipelineError, match=r"a heap of 1m is too little"):
+        Broker(own_home, heap="1m").start(owned=True)
+    assert Broker(own_home).status().state == "stopped"
+
+
+def test_no_java_is_said(tmp_path, monkeypatch):
+    monkeypatch.delenv("JAVA_HOME", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(java, "USUAL_PLACES", ())
+    monkeypatch.setenv("STREAMING_PIPELINE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("CJDK_INDEX_URL", "https://127.0.0.1:1/index.json")
+    with pytest.raises(PipelineError, match="Install Java 17 or 21"):
+        Broker(tmp_path / "home").start()
+
+
+def test_a_folder_that_cannot_be_used_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(PipelineError, match=r"cannot use its folder .*--home"):
+        Broker(tmp_path / "file").start()
+
+
+def test_another_process_with_the_pid_of_a_dead_broker_is_not_taken_for_it(tmp_path):
+    broker = Broker(tmp_path)
+    assert broker.status().state == "stopped"
+    assert broker.stop() is False
+    broker.folder.mkdir()
+    state = {"pid": os.getpid(), "ports": {"SSL": 1, "SASL_SSL": 2, "CONTROLLER": 3}, "since": "2025-04-01T00:00:00+00:00"}
+    (broker.folder / "state.json").write_text(json.dumps(state))
+    assert broker.status().state == "crashed"
+    assert broker.stop() is False  # and above all it is not killed
+    assert broker.status().state == "stopped"
+
+
+def test_it_listens_on_this_machine_only(broker):
+    pid = broker.status().pid
+    own = {os.readlink(link) for link in Path(f"/proc/{pid}/fd").iterdir() if link.is_symlink()}
+    listening = [
+        fields[1]
+        for table in ("tcp", "tcp6")
+        for fields in map(str.split, Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:])
+        if fields[3] == "0A" and f"socket:[{fields[9]}]" in own
+    ]
+    assert {int(address.rpartition(":")[2], 16) for address in listening} == set(broker.status().ports.values())
+    assert {address.rpartition(":")[0] for address in listening} == {"0100007F"}
+
+
+def test_keys_passwords_and_certificates_are_readable_by_their_owner_only(broker):
+    files = [
+        path for path in broker.folder.rglob("*") if path.suffix in (".pem", ".key", ".json", ".properties") and "data" not in path.parts
+    ]
+    assert len(files) == 8
+    assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
+    assert stat.S_IMODE(broker.folder.stat().st_mode) == 0o700
+    assert not re.search(re.escape(broker.secrets("SASL_SSL")["KAFKA_API_SECRET"]), broker.log.read_text())
+
+
+def test_certificates_are_renewed_by_the_same_authority_before_they_expire(tmp_path, monkeypatch):
+    folder = tmp_path / "certificates"
+    monkeypatch.setattr(certificates, "VALID_FOR", timedelta(days=6))
+    made = certificates.ensure_certificates(folder)
+    ca, expiring = made.ca.read_bytes(), made.client_certificate.read_bytes()
+
+    monkeypatch.setattr(certificates, "VALID_FOR", timedelta(days=8))
+    certificates.ensure_certificates(folder)
+    renewed = made.client_certificate.read_bytes()
+    assert (made.ca.read_bytes(), renewed == expiring) == (ca, False)
+
+    certificates.ensure_certificates(folder)
+    assert made.client_certificate.read_bytes() == renewed
+
+    made.server_keystore.write_text("cut off")
+    certificates.ensure_certificates(folder)
+    assert b"BEGIN PRIVATE KEY" in made.server_keystore.read_bytes()
+    assert [path.name for path in tmp_path.iterdir()] == ["certificates"]

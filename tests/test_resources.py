@@ -1,0 +1,348 @@
+"""The bundle's own files: valid for Databricks, one graph for every target, and in step with notebooks and settings."""
+
+import importlib
+import json
+import re
+from dataclasses import fields
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+from dotenv import dotenv_values
+
+from streaming_pipeline.local.bundle import _KEYS, Bundle, load_bundle
+from streaming_pipeline.settings import SECRET_KEYS, KafkaSettings, Settings
+
+ROOT = Path(__file__).resolve().parents[1]
+TARGETS = ("dev", "serverless", "prod")
+PROD = {"service_principal": "00000000-0000-0000-0000-000000000001", "notification_email": "team@example.com"}
+MAIN = "full_streaming_pipeline"
+
+MODELS = {
+    "alerts": "Alert",
+    "clusters": "Cluster",
+    "dashboards": "Dashboard",
+    "experiments": "MlflowExperiment",
+    "jobs": "Job",
+    "registered_models": "RegisteredModel",
+    "schemas": "Schema",
+    "secret_scopes": "SecretScope",
+    "sql_warehouses": "SqlWarehouse",
+    "volumes": "Volume",
+}
+PARTS = {  # the reader's name for a part of a resource → where its typed model is
+    "tasks": "jobs.Task",
+    "depends_on": "jobs.TaskDependency",
+    "notebook_task": "jobs.NotebookTask",
+    "condition_task": "jobs.ConditionTask",
+    "run_job_task": "jobs.RunJobTask",
+    "python_wheel_task": "jobs.PythonWheelTask",
+    "spark_python_task": "jobs.SparkPythonTask",
+    "libraries": "jobs.Library",
+    "email_notifications": "jobs.TaskEmailNotifications",
+    "webhook_notifications": "jobs.WebhookNotifications",
+    "notification_settings": "jobs.TaskNotificationSettings",
+    "jobs.parameters": "jobs.JobParameterDefinition",
+    "schedule": "jobs.CronSchedule",
+    "continuous": "jobs.Continuous",
+    "trigger": "jobs.TriggerSettings",
+    "queue": "jobs.QueueSettings",
+    "health": "jobs.JobsHealthRules",
+    "rules": "jobs.JobsHealthRule",
+    "run_as": "jobs.JobRunAs",
+    "job_clusters": "jobs.JobCluster",
+    "new_cluster": "jobs.ClusterSpec",
+    "autoscale": "jobs.AutoScale",
+    "azure_attributes": "jobs.AzureAttributes",
+    "aws_attributes": "jobs.AwsAttributes",
+    "environments": "jobs.JobEnvironment",
+    "spec": "jobs.Environment",
+    "permissions": "jobs.JobPermission",
+    "grants": "schemas.PrivilegeAssignment",
+    "lifecycle": "jobs.Lifecycle",
+    "clusters.lifecycle": "clusters.LifecycleWithStarted",
+    "sql_warehouses.lifecycle": "sql_warehouses.LifecycleWithStarted",
+    "alerts.schedule": "alerts.CronSchedule",
+}
+NOT_IN_RESOURCES = {"the top level", "targets", "variables"}
+
+
+def model(path: str):
+    """`jobs.Task` → the class of that name in databricks-bundles."""
+    module, name = path.split(".")
+    return getattr(importlib.import_module(f"databricks.bundles.{module}"), name)
+
+
+@pytest.fixture(scope="module")
+def bundles() -> dict[str, Bundle]:
+    return {target: load_bundle(ROOT, target, variables=PROD if target == "prod" else {}) for target in TARGETS}
+
+
+@pytest.fixture(scope="module")
+def jobs(bundles) -> dict[str, dict]:
+    """The jobs of prod, where no name is prefixed."""
+    return bundles["prod"].jobs
+
+
+def tasks_of(job: dict) -> dict[str, dict]:
+    return {task["task_key"]: task for task in job["tasks"]}
+
+
+def parameters_of(job: dict) -> dict[str, str]:
+    return {parameter["name"]: parameter["default"] for parameter in job["parameters"]}
+
+
+def notebooks_of(job: dict) -> dict[str, Path]:
+    return {key: Path(task["notebook_task"]["notebook_path"]) for key, task in tasks_of(job).items() if "notebook_task" in task}
+
+
+def source_of(notebook: Path) -> str:
+    """A notebook's text, with that of the notebooks that it runs by `%run`."""
+    text = notebook.read_text(encoding="utf-8")
+    for other in re.findall(r"^# MAGIC %run (\S+)", text, flags=re.MULTILINE):
+        text += source_of((notebook.parent / other).with_suffix(".py"))
+    return text
+
+
+def widgets_of(notebook: Path) -> set[str]:
+    return set(re.findall(r"""dbutils\.widgets\.(?:text|dropdown|combobox|multiselect)\(\s*["'](\w+)["']""", source_of(notebook)))
+
+
+def texts_in(value) -> list[str]:
+    """Every text in a nested value, keys too."""
+    if isinstance(value, dict):
+        return [text for key, part in value.items() for text in [str(key), *texts_in(part)]]
+    if isinstance(value, list):
+        return [text for part in value for text in texts_in(part)]
+    return [value] if isinstance(value, str) else []
+
+
+# ---- valid for Databricks ----
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_every_resource_fits_its_typed_model(bundles, target):
+    assert set(bundles[target].resources) >= {"jobs", "schemas", "volumes", "registered_models", "experiments", "secret_scopes"}
+    for kind, resources in bundles[target].resources.items():
+        for resource in resources.values():
+            model(f"{kind}.{MODELS[kind]}").from_dict(resource)  # raises ValueError on an unknown field or value
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_no_reference_is_left(bundles, target):
+    assert [text for text in texts_in(bundles[target].config) if "${" in text] == []
+
+
+def test_the_readers_table_of_keys_holds_nothing_that_databricks_lacks():
+    paths = PARTS | {kind: f"{kind}.{name}" for kind, name in MODELS.items()}
+    assert set(_KEYS) - NOT_IN_RESOURCES == set(paths)
+    for name, path in paths.items():
+        unknown = _KEYS[name] - {field.name for field in fields(model(path))}
+        assert not unknown, f"{name}: {unknown}"
+
+
+# ---- the graph ----
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_every_notebook_exists_and_every_graph_ends(bundles, target):
+    for name, job in bundles[target].jobs.items():
+        tasks = tasks_of(job)
+        for key, notebook in notebooks_of(job).items():
+            assert notebook.is_file(), f"{name}, {key}: {notebook}"
+            assert notebook.stem == notebook.name.removesuffix(".py")
+        graph = {key: {before["task_key"] for before in task.get("depends_on", [])} for key, task in tasks.items()}
+        assert set().union(*graph.values()) <= set(tasks), name
+        assert len(list(TopologicalSorter(graph).static_order())) == len(tasks)
+
+
+def test_the_graph_is_the_same_for_every_target(bundles):
+    def graph(target):
+        return [
+            (name, key, task.get("depends_on"), task.get("run_if"), task.get("notebook_task"))
+            for name, job in bundles[target].jobs.items()
+            for key, task in tasks_of(job).items()
+        ]
+
+    assert graph("dev") == graph("serverless") == graph("prod")
+
+
+def test_the_main_jobs_graph(jobs):
+    before = {key: {part["task_key"] for part in task.get("depends_on", [])} for key, task in tasks_of(jobs[MAIN]).items()}
+    assert before == {
+        "01_stream_kafka_to_bronze": set(),
+        "02_bronze_to_silver_cleanse": {"01_stream_kafka_to_bronze"},
+        "03_monitor_silver_events": {"02_bronze_to_silver_cleanse"},
+        "check_champion": {"02_bronze_to_silver_cleanse"},
+        "has_champion": {"check_champion"},
+        "train_if_missing": {"has_champion"},
+        "04_score_silver_to_gold": {"02_bronze_to_silver_cleanse", "train_if_missing"},
+        "05_send_alerts": set(before) - {"05_send_alerts"},
+    }
+    tasks = tasks_of(jobs[MAIN])
+    assert tasks["train_if_missing"]["depends_on"] == [{"task_key": "has_champion", "outcome": "false"}]
+    assert tasks["04_score_silver_to_gold"]["run_if"] == "NONE_FAILED"
+    assert tasks["05_send_alerts"]["run_if"] == "ALL_DONE"
+    states = json.loads(tasks["05_send_alerts"]["notebook_task"]["base_parameters"]["task_states"])
+    assert states == {key: f"{{{{tasks.{key}.result_state}}}}" for key in tasks if key != "05_send_alerts"}
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_every_notebook_task_has_the_targets_compute_and_the_wheel(bundles, target):
+    for name, job in bundles[target].jobs.items():
+        for key in notebooks_of(job):
+            task = tasks_of(job)[key]
+            if target == "serverless":
+                assert "job_clusters" not in job and "job_cluster_key" not in task and "libraries" not in task, (name, key)
+                assert task["environment_key"] == job["environments"][0]["environment_key"]
+                assert job["environments"][0]["spec"]["dependencies"] == [f"{ROOT}/dist/*.whl"]
+            else:
+                assert "environments" not in job and "environment_key" not in task, (name, key)
+                assert task["job_cluster_key"] == job["job_clusters"][0]["job_cluster_key"]
+                assert task["libraries"] == [{"whl": f"{ROOT}/dist/*.whl"}]
+        for key in set(tasks_of(job)) - set(notebooks_of(job)):
+            assert not {"job_cluster_key", "environment_key", "libraries"} & set(tasks_of(job)[key]), (name, key)
+    assert "clusters" not in bundles["serverless"].resources
+
+
+# ---- parameters ----
+
+
+def test_every_widget_is_given_and_every_parameter_is_used(jobs):
+    for name, job in jobs.items():
+        used = set(re.findall(r"\{\{job\.parameters\.(\w+)\}\}", " ".join(texts_in(job["tasks"]))))
+        for key, notebook in notebooks_of(job).items():
+            widgets = widgets_of(notebook)
+            given = set(tasks_of(job)[key]["notebook_task"].get("base_parameters", {}))
+            missing = widgets - given - set(parameters_of(job))
+            assert not missing, f"{notebook.name} has widgets that job {name} does not give: {missing}"
+            assert given <= widgets, f"{notebook.name} does not declare {given - widgets} of its base_parameters"
+            used |= widgets
+        assert not set(parameters_of(job)) - used, f"job {name} has parameters that none of its notebooks declares"
+
+
+def test_the_main_jobs_parameters_are_the_settings(jobs):
+    known = {field.name for field in fields(Settings)} - {"secrets"}
+    assert set(parameters_of(jobs[MAIN])) == known
+    for name, job in jobs.items():
+        besides = {"count", "seed"} if name == "produce_synthetic_events" else set()
+        assert set(parameters_of(job)) - known == besides, name
+
+
+def test_parameters_default_to_what_the_settings_default_to(jobs):
+    by_default = Settings(catalog="main")
+    for job in jobs.values():
+        constant = {
+            key: text
+            for key, text in parameters_of(job).items()
+            if key not in ("config_dir", "checkpoint_dir", "runs_dir", "run_id", "count", "seed")
+        }
+        settings = Settings.from_parameters(constant)
+        assert {key: getattr(settings, key) for key in constant} == {key: getattr(by_default, key) for key in constant}
+
+
+def test_a_run_from_the_main_job_hands_on_its_parameters(jobs):
+    task = tasks_of(jobs[MAIN])["train_if_missing"]["run_job_task"]
+    # run_id is each run's own.
+    assert task["job_parameters"] == {
+        key: f"{{{{job.parameters.{key}}}}}" for key in parameters_of(jobs["train_anomaly_detector"]) if key != "run_id"
+    }
+
+
+def test_every_dynamic_value_refers_to_something_there_is(jobs):
+    seen = 0
+    for name, job in jobs.items():
+        tasks, notebooks = tasks_of(job), notebooks_of(job)
+        for reference in re.findall(r"\{\{(.*?)\}\}", " ".join(texts_in(job))):
+            seen += 1
+            match reference.split("."):
+                case ["job", "run_id" | "id"]:
+                    pass
+                case ["job", "parameters", parameter]:
+                    assert parameter in parameters_of(job), (name, reference)
+                case ["tasks", task, "result_state"]:
+                    assert task in tasks, (name, reference)
+                case ["tasks", task, "values", value]:
+                    assert re.search(rf"""taskValues\.set\(\s*(key=)?["']{value}["']""", source_of(notebooks[task])), (name, reference)
+                case _:
+                    pytest.fail(f"{name}: {reference}")
+    assert seen > 10
+
+
+# ---- what a deployment relies on ----
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_every_job_queues_runs_once_and_every_task_has_an_end(bundles, target):
+    for name, job in bundles[target].jobs.items():
+        assert job["max_concurrent_runs"] == 1 and job["queue"] == {"enabled": True}, name
+        assert job["timeout_seconds"] > 0
+        for key, task in tasks_of(job).items():
+            assert "condition_task" in task or 0 < task["timeout_seconds"] < job["timeout_seconds"], (name, key)
+            if "notebook_task" in task:
+                assert "max_retries" in task, (name, key)
+
+
+def test_a_failure_is_told_per_task_where_a_later_task_could_hide_it(bundles):
+    for target, told in {"dev": "user@example.com", "prod": "team@example.com"}.items():
+        for name, job in bundles[target].jobs.items():
+            if len(job["tasks"]) == 1:
+                assert job["email_notifications"]["on_failure"] == [told], name
+                continue
+            for key, task in tasks_of(job).items():
+                assert "condition_task" in task or task["email_notifications"]["on_failure"] == [told], (name, key)
+
+
+def test_schedules_are_paused_in_development_and_on_in_production(bundles):
+    for target in TARGETS:
+        wanted = "UNPAUSED" if target == "prod" else "PAUSED"
+        scheduled = {name: job["schedule"] for name, job in bundles[target].jobs.items() if "schedule" in job}
+        assert set(scheduled) == {MAIN, "table_maintenance", "train_anomaly_detector"}
+        assert {schedule["pause_status"] for schedule in scheduled.values()} == {wanted}
+        assert {schedule["timezone_id"] for schedule in scheduled.values()} == {"UTC"}
+        assert scheduled[MAIN]["quartz_cron_expression"] == "15 30 * * * ?"
+
+
+def test_production_runs_as_a_service_principal_on_spot_machines_and_warns_of_long_runs(bundles):
+    config, job = bundles["prod"].config, bundles["prod"].jobs[MAIN]
+    assert config["mode"] == "production"
+    assert config["run_as"] == {"service_principal_name": PROD["service_principal"]}
+    assert PROD["service_principal"] in config["workspace"]["root_path"]
+    cluster = job["job_clusters"][0]["new_cluster"]
+    assert cluster["azure_attributes"]["availability"] == "SPOT_WITH_FALLBACK_AZURE"
+    assert cluster["azure_attributes"]["first_on_demand"] == 1
+    assert job["health"]["rules"][0]["metric"] == "RUN_DURATION_SECONDS"
+    assert job["email_notifications"]["on_duration_warning_threshold_exceeded"] == ["team@example.com"]
+    assert job["tags"] == {"project": "streaming-pipeline", "environment": "prod"}
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_destroy_leaves_tables_volumes_and_secrets(bundles, target):
+    resources = bundles[target].resources
+    for kind in ("schemas", "volumes", "secret_scopes"):
+        assert all(resource["lifecycle"]["prevent_destroy"] is True for resource in resources[kind].values()), kind
+    assert set(resources["volumes"]) == {"checkpoints", "runs"}
+
+
+def test_what_is_uploaded_has_no_secrets_and_no_local_files(bundles):
+    excluded = set(bundles["dev"].config["sync"]["exclude"])
+    assert {".env", ".local/**", "tests/**", "dist/**"} <= excluded
+    assert not {"notebooks/**", "config/**", "src/**"} & excluded
+
+
+# ---- config/.env.template ----
+
+
+def test_the_template_has_every_key_once_and_leaves_it_empty():
+    text = (ROOT / "config/.env.template").read_text(encoding="utf-8")
+    assert tuple(re.findall(r"^(\w+)=", text, flags=re.MULTILINE)) == SECRET_KEYS
+    assert set(dotenv_values(ROOT / "config/.env.template").values()) == {""}
+
+
+def test_the_templates_worked_shapes_connect(tmp_path):
+    text = (ROOT / "config/.env.template").read_text(encoding="utf-8")
+    shapes = []
+    for block in re.findall(r"(?:^#[A-Z_]+=.*\n)+", text, flags=re.MULTILINE):
+        (tmp_path / ".env").write_text(re.sub(r"^#", "", block, flags=re.MULTILINE), encoding="utf-8")
+        shapes.append(KafkaSettings.from_secrets(dotenv_values(tmp_path / ".env")))
+    assert [shape.security_protocol for shape in shapes] == ["SSL", "SASL_SSL"]

@@ -1,0 +1,201 @@
+"""Bronze → silver: every rule of the contract, re-deliveries, and what a restart must not change."""
+
+import random
+import shutil
+from dataclasses import replace
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+
+import pytest
+from bronze_rows import T0, append_to_bronze, event, kafka_frame, shipped_contract
+
+from streaming_pipeline import silver, tables
+from streaming_pipeline.bronze import to_bronze
+from streaming_pipeline.silver import cleanse_bronze_to_silver
+
+BAD = {
+    b"": ["empty_payload"],
+    b" \n\t ": ["empty_payload"],
+    None: ["null_payload"],
+    b"\xff\xfe{}": ["not_utf8"],
+    b'{"event_id": "1"': ["malformed_json"],
+    event("1") + b" trailing": ["malformed_json"],
+    event("1") + event("2"): ["malformed_json"],
+    event("1") + b"]": ["malformed_json"],
+    b"{'event_id': '1'}": ["malformed_json"],
+    event("1") + b"," + event("2"): ["malformed_json"],
+    b"[" + event("1") + b"]": ["not_an_object"],
+    b'"text"': ["not_an_object"],
+    b"null": ["not_an_object"],
+    b"{}": ["missing:event_id", "missing:event_type", "missing:timestamp", "missing:value"],
+    event("1", value=None): ["missing:value"],
+    event("1", event_type=None, value=None): ["missing:event_type", "missing:value"],
+    event("1", value="abc"): ["wrong_type:value"],
+    event("1", value=""): ["wrong_type:value"],
+    event("1", value={"a": 1}): ["wrong_type:value"],
+    event("1", value=[1]): ["wrong_type:value"],
+    event("1", value="1d"): ["wrong_type:value"],
+    event("1", value="0x10"): ["wrong_type:value"],
+    event("1", value="NaN"): ["not_finite:value"],
+    event("1", value="-Infinity"): ["not_finite:value"],
+    event("1", value=float("nan")): ["not_finite:value"],
+    event("1", value=float("inf")): ["not_finite:value"],
+    event("1").replace(b'"10"', b"1e999"): ["not_finite:value"],
+    event("1", value="1e999"): ["not_finite:value"],
+    event(""): ["wrong_length:event_id"],
+    event("x" * 257): ["wrong_length:event_id"],
+    event("1", event_id={"a": 1}): ["wrong_type:event_id"],
+    event("1", event_id=["1"]): ["wrong_type:event_id"],
+    event("1", event_type="refund"): ["not_allowed:event_type"],
+    event("1", event_type="click\n"): ["not_allowed:event_type"],
+    event("1", timestamp="2026-03-01T12:00:00"): ["no_zone:timestamp"],
+    event("1", timestamp="2026-03-01"): ["no_zone:timestamp"],
+    event("1", timestamp="yesterday"): ["wrong_type:timestamp"],
+    event("1", timestamp="1970-01-01T00:00:00Z"): ["out_of_range:timestamp"],
+    event("1", timestamp="9999-12-31T23:59:59Z"): ["out_of_range:timestamp"],
+    event("1", timestamp="2026-03-03T12:00:06Z"): ["out_of_range:timestamp"],
+}
+GOOD = [
+    event("g1"),
+    event("g2", value=1984),
+    event("g3", value=19.84),
+    event("g4", value="-1e3"),
+    event("g5", timestamp="2026-03-01T14:00:00+02:00"),
+    event("g6", timestamp="2026-03-01T12:00:00.123456Z"),
+    event("g7", extra={"new": ["field"]}),
+    b"  " + event("g8") + b"\n",
+    event("8", event_id=8),
+    event("{not json}"),
+    event("é\u0000日本"),
+]
+
+
+def rows(spark, settings, table, *columns):
+    """The rows of a table as sorted tuples."""
+    return sorted(tuple(row) for row in spark.table(settings.table(table)).select(*columns).collect())
+
+
+def place(spark, settings):
+    """Where every record lies: {offset: [tables]}; the conservation law wants exactly one for each."""
+    found = {}
+    for table in ("silver_events", "quarantined_events", "duplicate_events"):
+        for (offset,) in rows(spark, settings, table, "offset"):
+            found.setdefault(offset, []).append(table)
+    return found
+
+
+def test_every_broken_payload_goes_to_quarantine_with_every_reason(spark, offline_settings):
+    payloads = [*BAD, *GOOD]
+    append_to_bronze(spark, offline_settings, payloads)
+    counts = cleanse_bronze_to_silver(spark, offline_settings)
+    quarantined = spark.table(offline_settings.table("quarantined_events")).collect()
+    found = {row["offset"]: sorted(row["reasons"]) for row in quarantined}
+    assert found == {offset: sorted(reasons) for offset, reasons in enumerate(BAD.values())}
+    assert {row["offset"]: row["raw_payload"] and bytes(row["raw_payload"]) for row in quarantined} == dict(enumerate(BAD))
+    assert (counts.records, counts.quarantined, counts.duplicates) == (len(GOOD), len(BAD), 0)
+    assert {row["contract_fingerprint"] for row in quarantined} == {shipped_contract().fingerprint}
+
+
+def test_valid_events_are_typed(spark, offline_settings):
+    append_to_bronze(spark, offline_settings, GOOD)
+    cleanse_bronze_to_silver(spark, offline_settings)
+    silver_rows = {row["event_id"]: row for row in spark.table(offline_settings.table("silver_events")).collect()}
+    assert len(silver_rows) == len(GOOD)
+    assert [silver_rows[name]["value"] for name in ("g1", "g2", "g3", "g4")] == [10.0, 1984.0, 19.84, -1000.0]
+    assert silver_rows["g5"]["timestamp"] == silver_rows["g1"]["timestamp"]
+    assert silver_rows["g6"]["timestamp"].microsecond == 123456
+    assert str(silver_rows["g1"]["event_date"]) == "2026-03-01"
+
+
+def test_first_record_is_the_event_and_the_others_are_duplicates(spark, offline_settings):
+    append_to_bronze(spark, offline_settings, [event("a"), event("b"), event("a"), event("a", value="99")])
+    cleanse_bronze_to_silver(spark, offline_settings)
+    append_to_bronze(spark, offline_settings, [event("b"), event("c")], first_offset=4)
+    cleanse_bronze_to_silver(spark, offline_settings)
+    assert rows(spark, offline_settings, "silver_events", "event_id", "offset", "value") == [("a", 0, 10.0), ("b", 1, 10.0), ("c", 5, 10.0)]
+    assert rows(spark, offline_settings, "duplicate_events", "event_id", "offset") == [("a", 2), ("a", 3), ("b", 4)]
+
+
+def test_the_answer_does_not_depend_on_how_records_fall_into_batches(spark, offline_settings):
+    """A day apart is a re-delivery; beyond the window it is another event, measured from an event and not from a re-delivery."""
+    days = [0, 1, 2, 3, 4, 1]
+    payloads = [event("a", T0 + timedelta(days=day)) for day in days]
+    # Day 1 repeats day 0; day 2 lies beyond day 0's window and is kept; day 3 repeats it; day 4 is kept; day 1 repeats again.
+    expected = [0, 2, 4]
+    late = {"kafka_timestamp": T0 + timedelta(days=10)}
+    together = replace(offline_settings, schema=offline_settings.schema + "_x", checkpoint_dir=offline_settings.checkpoint_dir + "_x")
+    append_to_bronze(spark, together, payloads, **late)
+    cleanse_bronze_to_silver(spark, together)
+    for offset, payload in enumerate(payloads):
+        append_to_bronze(spark, offline_settings, [payload], first_offset=offset, **late)
+    cleanse_bronze_to_silver(spark, offline_settings)
+    assert [offset for (offset,) in rows(spark, together, "silver_events", "offset")] == expected
+    assert place(spark, together) == place(spark, offline_settings)
+
+
+def test_a_lost_checkpoint_adds_nothing(spark, offline_settings):
+    payloads = [event(str(n % 40)) for n in range(60)] + [b"{", b"", None]
+    append_to_bronze(spark, offline_settings, payloads)
+    cleanse_bronze_to_silver(spark, offline_settings)
+    before = place(spark, offline_settings)
+    shutil.rmtree(offline_settings.checkpoint_dir)
+    assert cleanse_bronze_to_silver(spark, offline_settings) == silver.SilverCounts(0, 0, 0)
+    assert place(spark, offline_settings) == before
+    assert sorted(before) == list(range(63))
+    assert all(len(where) == 1 for where in before.values())
+
+
+@pytest.mark.parametrize("crash_before", ["quarantined_events", "duplicate_events", "silver_events", "the end"])
+def test_a_batch_that_is_run_again_after_a_crash_adds_nothing_twice(spark, offline_settings, monkeypatch, crash_before):
+    random.seed(1)
+    payloads = [event(str(random.randrange(30))) for _ in range(50)] + [b"{"] * 5
+    random.shuffle(payloads)
+    append_to_bronze(spark, offline_settings, payloads)
+    contract = shipped_contract()
+    made = [tables.silver_events(contract), tables.QUARANTINED_EVENTS, tables.DUPLICATE_EVENTS]
+    tables.create_missing(spark, offline_settings, made)
+    bronze = spark.table(offline_settings.table("bronze_events"))
+    write = partial(silver.write_batch, bronze, 0, offline_settings, contract.text, offline_settings.checkpoint("silver"))
+    real_append = tables.append
+
+    def crash(settings, name, frame):
+        if name == crash_before:
+            raise KeyboardInterrupt
+        return real_append(settings, name, frame)
+
+    monkeypatch.setattr(tables, "append", crash)
+    if crash_before == "the end":
+        write()
+    else:
+        with pytest.raises(KeyboardInterrupt):
+            write()
+    monkeypatch.undo()
+    write()
+    placed = place(spark, offline_settings)
+    assert sorted(placed) == list(range(55))
+    assert all(len(where) == 1 for where in placed.values())
+    assert len(rows(spark, offline_settings, "silver_events", "event_id")) == len({p for p in payloads if p != b"{"})
+
+
+def test_a_contract_deployed_between_two_attempts_changes_nothing_for_the_batch(tmp_path):
+    checkpoint = str(tmp_path)
+    assert silver.pinned_contract(checkpoint, 7, "old") == "old"
+    assert silver.pinned_contract(checkpoint, 7, "new") == "old"
+    assert silver.pinned_contract(checkpoint, 8, "new") == "new"
+    assert [entry.name for entry in Path(checkpoint, "contracts").iterdir()] == ["8.yml"]
+
+
+def test_the_plan_of_the_deduplicated_frame_is_kept_with_the_run(spark, offline_settings):
+    append_to_bronze(spark, offline_settings, [event("a")])
+    cleanse_bronze_to_silver(spark, offline_settings)
+    plan = Path(offline_settings.run_dir, silver.PLAN_FILE).read_text()
+    assert "== Physical Plan ==" in plan
+    assert "duplicate_events" in plan or "LeftAnti" in plan
+
+
+def test_bronze_keeps_the_bytes(spark):
+    payloads = [b"\xff\x00", b"", None, event("1")]
+    frame = to_bronze(kafka_frame(spark, payloads), shipped_contract(), "id")
+    kept = [row["raw_payload"] for row in frame.orderBy("offset").collect()]
+    assert [None if value is None else bytes(value) for value in kept] == payloads
