@@ -17,8 +17,7 @@ def to_bronze(records: DataFrame, contract: Contract, topic_id: str) -> DataFram
 
     The payload stays as received; beside it stand the contract's fields as texts, or why it could not be parsed.
     """
-    parsed = records.withColumn("parsed", parse_payload(contract, F.col("value")))
-    return parsed.select(
+    received = records.select(
         F.lit(topic_id).alias("topic_id"),
         "topic",
         "partition",
@@ -27,10 +26,9 @@ def to_bronze(records: DataFrame, contract: Contract, topic_id: str) -> DataFram
         F.col("timestampType").alias("timestamp_type"),
         "key",
         F.col("value").alias("raw_payload"),
-        *[F.col("parsed.fields")[name].alias(name) for name in contract.field_names],
-        F.col("parsed.parse_error").alias("parse_error"),
-        F.current_timestamp().alias("ingested_at"),
     )
+    parsed = parse_payload(received, contract, "raw_payload")
+    return parsed.select(*received.columns, *contract.field_names, "parse_error", F.current_timestamp().alias("ingested_at"))
 
 
 def starting_offsets(spark: SparkSession, settings: Settings, topic: kafka.TopicInfo) -> str:

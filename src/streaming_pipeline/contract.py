@@ -19,11 +19,13 @@ reason, as `code:field` (or a code alone where the payload as a whole is at faul
 import hashlib
 import re
 from dataclasses import dataclass
+from functools import reduce
+from operator import or_
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pyspark.sql import Column
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from streaming_pipeline.errors import UsageError
@@ -51,7 +53,6 @@ RESERVED = {
     *("ingested_at", "event_date", "contract_fingerprint", "processed_at", "timestamp_unix", "anomaly_score", "anomaly_flag"),
     *("explanation", "model_name", "model_version", "scored_at", "reasons", "stage", "quarantined_at", "resolved_at"),
 }
-_NON_FINITE = ("nan", "infinity", "-infinity", "+infinity", "inf", "-inf", "+inf")
 
 
 @dataclass(frozen=True)
@@ -99,25 +100,32 @@ class Contract:
         """The schema with which bronze parses a payload: every field as text."""
         return ", ".join(f"`{field.name}` string" for field in self.fields)
 
-    def typed_columns(self) -> list[Column]:
-        """The fields as silver types them, from bronze's text columns; NULL where the text cannot be read."""
-        return [_typed(field).alias(field.name) for field in self.fields]
+    def judge(self, bronze: DataFrame) -> DataFrame:
+        """Bronze rows → all their columns, the fields typed as silver has them (NULL where the text cannot be read), and `reasons`.
 
-    def reasons(self) -> Column:
-        """Every reason to reject a bronze row, as an array of texts; empty for a valid row."""
-        rules = [rule for field in self.fields for rule in self._rules(field)]
-        of_fields = F.filter(F.array(*[F.when(broken, F.lit(reason)) for reason, broken in rules]), lambda reason: reason.isNotNull())
-        return F.when(F.col("parse_error").isNotNull(), F.array(F.col("parse_error"))).otherwise(of_fields)
+        `reasons` holds every reason to reject the row, as an array of texts; it is NULL for a valid row.
+        """
+        texts = bronze.select(
+            *[F.col(f"`{name}`").alias(f"_text_{name}") for name in self.field_names],
+            *[F.col(f"`{name}`") for name in bronze.columns if name not in self.field_names],
+        )
+        # Typed in a step of its own, so that the rules look at columns and not at casts again.
+        typed = texts.select("*", *[_typed(field).alias(field.name) for field in self.fields])
+        broken = [F.when(condition, F.lit(reason)) for field in self.fields for reason, condition in self._rules(field)]
+        # As one text first: it is what Spark compiles, where a filtered array would be interpreted row by row.
+        listed = F.coalesce("parse_error", F.concat_ws(",", *broken))
+        judged = typed.withColumn("_reasons", listed).withColumn("reasons", F.when(F.col("_reasons") != "", F.split("_reasons", ",")))
+        return judged.select(*bronze.columns, "reasons")
 
     def _rules(self, field: Field) -> list[tuple[str, Column]]:
         """(reason, condition under which the row breaks it) for one field. A condition that is NULL counts as kept."""
-        text, typed, name = F.col(f"`{field.name}`"), _typed(field), field.name
+        text, typed, name = F.col(f"_text_{field.name}"), F.col(f"`{field.name}`"), field.name
         rules = []
         if field.required:
             rules.append((f"missing:{name}", text.isNull()))
         unreadable = text.isNotNull() & typed.isNull()
         if field.logical_type == "string":
-            rules.append((f"wrong_type:{name}", _is_nested(field)))
+            rules.append((f"wrong_type:{name}", _is_nested(text)))
             if field.min_length is not None or field.max_length is not None:
                 length = F.length(text)
                 rules.append((f"wrong_length:{name}", (length < (field.min_length or 0)) | (length > (field.max_length or 2**31 - 1))))
@@ -125,14 +133,15 @@ class Contract:
                 # Contracts write whole-value patterns with ^…$; `$` would let a trailing line feed through.
                 rules.append((f"wrong_pattern:{name}", ~text.rlike(rf"\A(?:{field.pattern.removeprefix('^').removesuffix('$')})\z")))
         elif field.logical_type == "number":
-            infinite = F.coalesce(typed.isin(float("inf"), float("-inf")), F.lit(False))
-            non_finite = F.lower(_unquoted(text)).isin(*_NON_FINITE) | infinite
-            rules.append((f"not_finite:{name}", non_finite))
-            rules.append((f"wrong_type:{name}", unreadable & ~non_finite))
+            infinite = typed.isin(float("inf"), float("-inf"))
+            named = unreadable & F.lower(_unquoted(text)).isin("nan", "+nan", "-nan")
+            rules.append((f"not_finite:{name}", infinite | named))
+            rules.append((f"wrong_type:{name}", unreadable & ~named))
         else:
             rules.append((f"wrong_type:{name}", unreadable))
         if field.logical_type == "timestamp":
-            rules.append((f"no_zone:{name}", typed.isNotNull() & ~text.rlike(r"(?:[Zz]|[+-]\d{2}:?\d{2})\z")))
+            zoned = text.endswith("Z") | text.rlike(r"(?:z|[+-]\d{2}:?\d{2})\z")
+            rules.append((f"no_zone:{name}", typed.isNotNull() & ~zoned))
         bounds = [
             *([typed < _bound(field, field.minimum)] if field.minimum is not None else []),
             *([typed > _bound(field, field.maximum)] if field.maximum is not None else []),
@@ -143,35 +152,35 @@ class Contract:
             # Kafka's clock and not this machine's, so that a batch that is run again decides as before.
             bounds.append(typed > F.col("kafka_timestamp") + F.make_interval(secs=F.lit(self.max_future_seconds)))
         if bounds:
-            out = bounds[0]
-            for bound in bounds[1:]:
-                out = out | bound
-            finite = ~typed.isin(float("inf"), float("-inf"), float("nan")) if field.logical_type == "number" else F.lit(True)
-            rules.append((f"out_of_range:{name}", out & finite))
+            finite = ~typed.isin(float("inf"), float("-inf")) if field.logical_type == "number" else F.lit(True)
+            rules.append((f"out_of_range:{name}", reduce(or_, bounds) & finite))
         if field.valid_values:
             rules.append((f"not_allowed:{name}", ~text.isin(*field.valid_values)))
         return rules
 
 
-def parse_payload(contract: Contract, payload: Column) -> Column:
-    """A binary payload → struct of `parse_error` (text, NULL if it is one JSON object) and `fields` (every field as text).
+def parse_payload(records: DataFrame, contract: Contract, payload: str) -> DataFrame:
+    """Add to rows with a binary column `payload`: each field of the contract as text, and `parse_error`, NULL if it is one JSON object.
 
     The payload is parsed inside a list with an empty object behind it: alone, Spark's parser stops at the end of the first
-    value and would let `{…} garbage` or two events in one payload pass as one.
+    value and would let `{…} garbage` or two events in one payload pass as one. Step by step, so that Spark parses once a row.
     """
-    text = F.try_validate_utf8(payload.cast("string"))
-    parsed = F.from_json(F.concat(F.lit("["), text, F.lit(",{}]")), f"array<struct<{contract.raw_schema}>>", {"allowSingleQuotes": "false"})
-    event = F.when(F.size(parsed) == 2, F.get(parsed, F.lit(0)))
-    blank = F.trim(F.regexp_replace(text, r"\s", "")) == ""
+    texts = records.withColumn("_text", F.try_validate_utf8(F.col(payload).cast("string")))
+    listed = F.concat(F.lit("["), "_text", F.lit(",{}]"))
+    lists = texts.withColumn("_list", F.from_json(listed, f"array<struct<{contract.raw_schema}>>", {"allowSingleQuotes": "false"}))
+    events = lists.withColumn("_event", F.when(F.size("_list") == 2, F.get("_list", F.lit(0))))
+    is_json = F.try_parse_json(F.concat(F.lit('{"payload":'), "_text", F.lit(',"end":0}'))).isNotNull()
     error = (
-        F.when(event.isNotNull(), F.lit(None).cast("string"))
-        .when(payload.isNull(), F.lit("null_payload"))
-        .when(text.isNull(), F.lit("not_utf8"))
-        .when(blank, F.lit("empty_payload"))
-        .when(F.try_parse_json(F.concat(F.lit('{"payload":'), text, F.lit(',"end":0}'))).isNotNull(), F.lit("not_an_object"))
+        F.when(F.col("_event").isNotNull(), F.lit(None).cast("string"))
+        .when(F.col(payload).isNull(), F.lit("null_payload"))
+        .when(F.col("_text").isNull(), F.lit("not_utf8"))
+        .when(F.col("_text").rlike(r"\A\s*\z"), F.lit("empty_payload"))
+        .when(is_json, F.lit("not_an_object"))
         .otherwise(F.lit("malformed_json"))
     )
-    return F.struct(error.alias("parse_error"), event.alias("fields"))
+    return events.select(
+        *records.columns, *[F.col("_event")[name].alias(name) for name in contract.field_names], error.alias("parse_error")
+    )
 
 
 def load_contract(path: str | Path) -> Contract:
@@ -351,13 +360,13 @@ def _check_option(check: _Checker, key: str, logical_type: str, option: str, val
 
 def _typed(field: Field) -> Column:
     """The field's text as its logical type; NULL where it cannot be read."""
-    text = F.col(f"`{field.name}`")
+    text = F.col(f"_text_{field.name}")
     if field.logical_type == "string":
         return text
     if field.logical_type == "number":
         typed = _unquoted(text).try_cast("double")
         # Spark reads Java's 1d and 1f as numbers too; NaN is none.
-        return F.when(~F.isnan(typed) & ~text.rlike(r"[dDfF]\z"), typed)
+        return F.when(~F.isnan(typed) & ~F.lower(F.right(text, F.lit(1))).isin("d", "f"), typed)
     return text.try_cast(field.spark_type)
 
 
@@ -366,10 +375,9 @@ def _unquoted(text: Column) -> Column:
     return F.when(text.startswith('"'), F.btrim(text, F.lit('"'))).otherwise(text)
 
 
-def _is_nested(field: Field) -> Column:
+def _is_nested(text: Column) -> Column:
     """Whether the field held an object or a list where a text is due: bronze's text is then itself one in JSON."""
-    text = F.col(f"`{field.name}`")
-    return F.when(text.rlike(r"\A[\[{]"), F.try_parse_json(text).isNotNull()).otherwise(F.lit(False))
+    return (text.startswith("{") | text.startswith("[")) & F.try_parse_json(text).isNotNull()
 
 
 def _bound(field: Field, value: Any) -> Column:

@@ -54,22 +54,20 @@ class Extent:
 
 
 def judge(bronze: DataFrame, contract: Contract) -> DataFrame:
-    """Bronze rows → the same records with the contract's fields typed, `event_date`, and `reasons` (empty for a valid row)."""
-    typed = contract.typed_columns()
-    event_time = typed[contract.field_names.index(contract.event_time_field)]
-    return bronze.select(
-        *typed,
-        F.to_date(event_time).alias("event_date"),
+    """Bronze rows → the same records with the contract's fields typed, `event_date`, and `reasons` (NULL for a valid row)."""
+    return contract.judge(bronze).select(
+        *contract.field_names,
+        F.to_date(f"`{contract.event_time_field}`").alias("event_date"),
         *[name for name, _, _ in tables.COORDINATES],
         "kafka_timestamp",
         "raw_payload",
-        contract.reasons().alias("reasons"),
+        "reasons",
     )
 
 
 def extent(judged: DataFrame) -> Extent:
     """Look once at a batch of judged rows; an empty batch has no offsets."""
-    is_valid = F.size("reasons") == 0
+    is_valid = F.col("reasons").isNull()
     rows = (
         judged.groupBy("topic_id", "partition")
         .agg(
@@ -91,7 +89,7 @@ def extent(judged: DataFrame) -> Extent:
 
 def rejected(judged: DataFrame, contract: Contract) -> DataFrame:
     """Judged rows → rows of `quarantined_events`."""
-    return judged.where(F.size("reasons") > 0).select(
+    return judged.where("reasons IS NOT NULL").select(
         *[name for name, _, _ in tables.COORDINATES],
         "kafka_timestamp",
         "raw_payload",
@@ -173,7 +171,7 @@ def write_batch(bronze: DataFrame, batch_id: int, settings: Settings, contract_t
         with timed_step(settings.run_dir, "quarantine_write") as step:
             step.records = tables.append(settings, "quarantined_events", new(rejected(judged, contract), "quarantined_events"))
     if batch.valid:
-        valid = new(judged.where(F.size("reasons") == 0), "silver_events")
+        valid = new(judged.where("reasons IS NULL"), "silver_events")
         near = spark.table(settings.table("silver_events")).where(batch.near_dates(settings.dedupe_window_days))
         with timed_step(settings.run_dir, "duplicates_write") as step:
             found = repetitions(valid, near, contract, settings.dedupe_window_days)

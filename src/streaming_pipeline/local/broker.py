@@ -199,8 +199,9 @@ class Broker:
         """Delete a topic; return whether there was one."""
         from confluent_kafka import KafkaError, KafkaException
 
+        admin = self._admin()
         try:
-            self._admin().delete_topics([name])[name].result(30)
+            admin.delete_topics([name])[name].result(30)
         except KafkaException as error:
             if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
                 return False
@@ -244,16 +245,17 @@ class Broker:
 
     def _pid(self) -> int | None:
         """The pid of the running broker, if it runs."""
+        if self._process:  # our own child: it runs or not, whatever the state says
+            if self._process.poll() is None:
+                return self._process.pid
+            self._let_go()
         pid = self._read_state().get("pid")
-        if pid and not self._has_ended(pid):
-            return pid
-        self._let_go()
-        return None
+        return pid if pid and _runs(pid, self._mark) else None
 
     def _has_ended(self, pid: int) -> bool:
-        if self._process:
-            self._process.poll()  # our own child would stay as a zombie
-        return self._mark not in _command_line(pid)
+        if self._process and self._process.pid == pid:
+            return self._process.poll() is not None
+        return not _runs(pid, self._mark)
 
     def _running_ports(self) -> dict[str, int]:
         status = self.status()
@@ -416,16 +418,18 @@ def _leash(pid: int) -> subprocess.Popen:
     )
 
 
-def _command_line(pid: int) -> str:
-    """The command line of a process; nothing where it has ended."""
-    if sys.platform == "linux":
-        try:
-            return Path(f"/proc/{pid}/cmdline").read_text(errors="replace")
-        except OSError:
-            return ""
-    return subprocess.run(
-        ["ps", "-ww", "-o", "args=", "-p", str(pid)], capture_output=True, text=True, errors="replace", check=False
-    ).stdout
+def _runs(pid: int, mark: str) -> bool:
+    """Whether a process with this mark on its command line has this pid."""
+    if sys.platform != "linux":
+        command = ["ps", "-ww", "-o", "args=", "-p", str(pid)]
+        return mark in subprocess.run(command, capture_output=True, text=True, errors="replace", check=False).stdout
+    try:
+        command_line = Path(f"/proc/{pid}/cmdline").read_text(errors="replace")
+        state = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    # A process that is just beginning or ending, and still holds its ports, is at work without a command line; a zombie is not.
+    return mark in command_line or (not command_line and state in "RD")
 
 
 def _java_environment() -> dict[str, str]:

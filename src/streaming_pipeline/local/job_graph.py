@@ -119,9 +119,7 @@ def _check_task(
         if needed is None:
             raise UsageError(f"{where}: depends_on {dependency.get('task_key')!r} is no task of this job.")
         if "outcome" in dependency and ("condition_task" not in needed or _text(dependency["outcome"]) not in ("true", "false")):
-            raise UsageError(
-                f'{where}: depends_on {dependency["task_key"]!r} has an outcome: only a condition_task has, "true" or "false".'
-            )
+            raise UsageError(f"{where}: depends_on {dependency['task_key']!r}: only a condition_task has an outcome, true or false.")
     upstream = _upstream(task, tasks, where)
     declared = {parameter["name"] for parameter in job.get("parameters") or []}
     _check_references(inner, where, declared, upstream, in_task=True)

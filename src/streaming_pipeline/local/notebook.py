@@ -15,6 +15,7 @@ import sys
 import time
 import traceback
 import types
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -265,6 +266,8 @@ class _Kernel:
         for statement in sqlparse.split(sqlparse.format(cell.source, strip_comments=True)):
             if statement := statement.strip().rstrip(";").strip():
                 arguments = {name: widgets[name] for name in _MARKER.findall(statement) if name in widgets}
+                if arguments:  # Delta's parser does not know the way in which Spark 4.1 else puts arguments into a statement
+                    self.spark.conf.set("spark.sql.legacy.parameterSubstitution.constantsOnly", "true")
                 frame = self.spark.sql(statement, args=arguments) if arguments else self.spark.sql(statement)
         if frame is not None:  # as in a workspace, the last result is shown, and Python can use it
             self.shell.user_ns["_sqldf"] = frame
@@ -446,6 +449,7 @@ def _shell() -> Iterator[_Shell]:
     config = Config(InteractiveShell={"cache_size": 0, "colors": "nocolor"}, HistoryManager={"enabled": False, "hist_file": ":memory:"})
     shell = _Shell.instance(user_module=types.ModuleType("__main__"), config=config)
     shell.outputs = []
+    warnings.filterwarnings("ignore", "To exit: use", UserWarning)  # IPython's advice to whom calls sys.exit at a prompt
     try:
         plt.close("all")
         matplotlib.use(_INLINE_BACKEND)

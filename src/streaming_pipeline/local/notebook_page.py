@@ -12,6 +12,8 @@ import nbformat
 import pandas as pd
 import pyarrow as pa
 from nbconvert.exporters.html import HTMLExporter
+from nbconvert.exporters.templateexporter import TemplateExporter
+from nbconvert.filters.highlight import Highlight2HTML
 from pygments.formatters import HtmlFormatter
 from pyspark.sql import DataFrame
 
@@ -142,14 +144,21 @@ def _redact_output(output: nbformat.NotebookNode, redact: Callable[[str], str]) 
             output.data[mime] = redact(content)
 
 
+class _PageExporter(HTMLExporter):
+    def from_notebook_node(self, nb: nbformat.NotebookNode, resources: Any = None, **kw: Any) -> tuple[str, Any]:
+        """As its own class does, but for parsing the finished page once more to add alt texts: seconds for a large table."""
+        self.register_filter("highlight_code", Highlight2HTML(pygments_lexer="ipython3", parent=self))
+        return TemplateExporter.from_notebook_node(self, nb, resources, **kw)
+
+
 def notebook_page(name: str, facts: dict[str, Any], nodes: Sequence[nbformat.NotebookNode], redact: Callable[[str], str]) -> str:
     """The page of a notebook that ran: `facts` are its state, started and seconds; the nodes' outputs are redacted on the way."""
     for node in nodes:
         for output in node.get("outputs", []):
             _redact_output(output, redact)
-    metadata = {"title": name, "facts": facts, "index": INDEX, "language_info": {"name": "python", "pygments_lexer": "ipython3"}}
+    metadata = {"title": name, "facts": facts, "index": INDEX}
     notebook = nbformat.v4.new_notebook(cells=nodes, metadata=metadata)
-    exporter = HTMLExporter(
+    exporter = _PageExporter(
         template_name="basic", raw_template=_TEMPLATE, exclude_input_prompt=True, exclude_output_prompt=True, exclude_anchor_links=True
     )
     exporter.environment.globals["page_css"] = PAGE_CSS + _NOTEBOOK_CSS

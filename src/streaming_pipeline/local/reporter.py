@@ -78,8 +78,10 @@ def _table(run: JobRun) -> Table:
 
 def _failure(task: TaskRun) -> Group:
     cell = task.cell
+    code = Syntax("", "sql" if cell.kind == "sql" else "python", background_color="default").highlight(cell.source)
+    code.rstrip()
     return Group(
         Text(f"\n{task.key} failed in {cell.notebook.name}, line {cell.line}:", style="bold"),
-        Syntax("", "sql" if cell.kind == "sql" else "python", background_color="default").highlight(cell.source),
+        code,
         Text(f"\n{cell.details}\n", style="red"),
     )

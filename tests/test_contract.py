@@ -1,0 +1,87 @@
+"""The event contract: what it may hold, and that an error names file and key. (What its rules do is in test_silver.py.)"""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from bronze_rows import shipped_contract
+
+from streaming_pipeline.contract import load_contract, parse_contract
+from streaming_pipeline.errors import UsageError
+
+SHIPPED = Path(__file__).parents[1] / "config" / "event_contract.yml"
+
+
+def changed(*path, value):
+    """The shipped contract's text with one value replaced; None takes the key away."""
+    document = yaml.safe_load(SHIPPED.read_text())
+    node = document
+    for key in path[:-1]:
+        node = node[key]
+    if value is None:
+        del node[path[-1]]
+    else:
+        node[path[-1]] = value
+    return yaml.safe_dump(document)
+
+
+def test_the_shipped_contract():
+    contract = shipped_contract()
+    assert contract.field_names == ["event_id", "event_type", "timestamp", "value"]
+    assert (contract.id_field, contract.event_time_field, contract.slice_field) == ("event_id", "timestamp", "event_type")
+
+
+def test_the_fingerprint_follows_the_meaning_and_not_the_layout():
+    text = SHIPPED.read_text()
+    same = parse_contract("# another comment\n" + text)
+    assert same.fingerprint == shipped_contract().fingerprint
+    assert parse_contract(text.replace("purchase, view", "purchase")).fingerprint != same.fingerprint
+
+
+EVENT = ("schema", 0)
+FIELDS = (*EVENT, "properties")
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "named"),
+    [
+        (("apiVersion",), "v2.0.0", "apiVersion"),
+        (("kind",), None, "kind"),
+        (("kind",), "Other", "kind"),
+        (("colour",), "blue", "colour"),
+        ((*EVENT, "propertys"), [], "propertys"),
+        ((*FIELDS, 0, "requird"), True, "requird"),
+        ((*FIELDS, 0, "required"), "yes", "event_id.*required"),
+        ((*FIELDS, 0, "required"), False, "event_id.*required"),
+        ((*FIELDS, 0, "primaryKey"), None, "primaryKey"),
+        ((*FIELDS, 1, "primaryKey"), True, "primaryKey"),
+        ((*FIELDS, 0, "logicalType"), "text", "event_id.*logicalType"),
+        ((*FIELDS, 0, "logicalTypeOptions"), {"minimum": 1}, "event_id.logicalTypeOptions.*minimum"),
+        ((*FIELDS, 0, "logicalTypeOptions"), {"minLength": "one"}, "event_id.logicalTypeOptions.minLength"),
+        ((*FIELDS, 0, "logicalTypeOptions"), {"pattern": "("}, "event_id.logicalTypeOptions.pattern"),
+        ((*FIELDS, 2, "logicalTypeOptions"), {"minimum": "last year"}, "timestamp.logicalTypeOptions.minimum"),
+        ((*FIELDS, 1, "quality"), [{"metric": "rowCount", "mustBe": 0}], "event_type.quality"),
+        ((*FIELDS, 1, "name"), "event_id", "event_id.*twice"),
+        ((*FIELDS, 1, "name"), "offset", "offset"),
+        ((*FIELDS, 1, "name"), "two words", "two words"),
+        ((*EVENT, "customProperties", 0, "value"), "value", "eventTimeField"),
+        ((*EVENT, "customProperties", 1, "value"), "nothing", "sliceField"),
+        ((*EVENT, "customProperties", 2, "value"), -1, "maxFutureSeconds"),
+        ((*EVENT, "customProperties", 2, "property"), "maxFuture", "maxFuture"),
+        (("schema",), [], "schema"),
+    ],
+)
+def test_an_error_in_the_contract_is_refused_with_file_and_key(tmp_path, path, value, named):
+    file = tmp_path / "event_contract.yml"
+    file.write_text(changed(*path, value=value))
+    with pytest.raises(UsageError, match=rf"event_contract\.yml.*{named}"):
+        load_contract(file)
+
+
+def test_a_contract_that_is_no_yaml_is_refused_with_its_line(tmp_path):
+    file = tmp_path / "event_contract.yml"
+    file.write_text("apiVersion: v3.1.0\nkind: [\n")
+    with pytest.raises(UsageError, match=r"event_contract\.yml line 3"):
+        load_contract(file)
+    with pytest.raises(UsageError, match="config_dir"):
+        load_contract(tmp_path / "none.yml")

@@ -1,0 +1,92 @@
+"""Settings: what is accepted, what is refused, and that a refusal names the setting and shows no secret."""
+
+import pytest
+
+from streaming_pipeline.errors import UsageError
+from streaming_pipeline.local.env import read_secrets
+from streaming_pipeline.settings import KafkaSettings, Settings
+
+MTLS = {
+    "KAFKA_BOOTSTRAP_SERVERS": "a:9093, b:9093",
+    "KAFKA_SSL_CA_LOCATION": "ca.pem",
+    "KAFKA_SSL_CERTIFICATE_LOCATION": "client.pem",
+    "KAFKA_SSL_KEY_LOCATION": "key.pem",
+}
+CONFLUENT = {"KAFKA_BOOTSTRAP_SERVERS": "x.confluent.cloud:9092", "KAFKA_API_KEY": "KEY", "KAFKA_API_SECRET": "s3cr3t"}
+
+
+def test_both_shapes_of_connection_are_understood():
+    mtls, cloud = KafkaSettings.from_secrets(MTLS), KafkaSettings.from_secrets(CONFLUENT)
+    assert (mtls.security_protocol, mtls.bootstrap_servers, mtls.topic) == ("SSL", "a:9093,b:9093", "stream-input")
+    assert (cloud.security_protocol, cloud.api_key, cloud.api_secret) == ("SASL_SSL", "KEY", "s3cr3t")
+
+
+def test_the_topic_of_the_parameter_wins():
+    assert KafkaSettings.from_secrets({**MTLS, "KAFKA_TOPIC": "a"}).topic == "a"
+    assert KafkaSettings.from_secrets({**MTLS, "KAFKA_TOPIC": "a"}, topic="b").topic == "b"
+
+
+@pytest.mark.parametrize(
+    ("secrets", "named"),
+    [
+        ({}, "KAFKA_BOOTSTRAP_SERVERS"),
+        ({**MTLS, "KAFKA_BOOTSTRAP_SERVERS": "host"}, "KAFKA_BOOTSTRAP_SERVERS"),
+        ({**MTLS, "KAFKA_BOOTSTRAP_SERVERS": "host:99999"}, "KAFKA_BOOTSTRAP_SERVERS"),
+        ({**MTLS, "KAFKA_SECURITY_PROTOCOL": "PLAINTEXT"}, "KAFKA_SECURITY_PROTOCOL"),
+        ({**MTLS, "KAFKA_SSL_KEY_LOCATION": ""}, "KAFKA_SSL_KEY_LOCATION"),
+        ({**CONFLUENT, "KAFKA_API_SECRET": ""}, "KAFKA_API_SECRET"),
+        ({**MTLS, "KAFKA_TOPIC": "no spaces"}, "KAFKA_TOPIC"),
+    ],
+)
+def test_a_connection_that_cannot_work_is_refused_by_name(secrets, named):
+    with pytest.raises(UsageError, match=named) as refusal:
+        KafkaSettings.from_secrets(secrets)
+    assert "s3cr3t" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("parameter", "text"),
+    [
+        ("catalog", "x`; DROP TABLE y"),
+        ("schema", "a.b"),
+        ("model_name", "with space"),
+        ("max_offsets_per_trigger", "many"),
+        ("max_offsets_per_trigger", "0"),
+        ("dedupe_window_days", "-1"),
+        ("contamination", "0.9"),
+        ("kafka_options", "{'a': 1}"),
+        ("kafka_options", "[1]"),
+        ("colour", "blue"),
+    ],
+)
+def test_a_parameter_that_cannot_be_used_is_refused_by_name(parameter, text):
+    with pytest.raises(UsageError, match=parameter):
+        Settings.from_parameters({"catalog": "main", parameter: text})
+
+
+def test_an_empty_parameter_means_its_default():
+    settings = Settings.from_parameters({"catalog": "main", "schema": "", "features": " value , timestamp_unix "})
+    assert settings == Settings(catalog="main")
+    assert settings.checkpoint("silver") == "/Volumes/main/streaming/checkpoints/silver"
+    with pytest.raises(UsageError, match="catalog"):
+        Settings.from_parameters({"catalog": ""})
+
+
+def test_no_secret_stands_in_the_text_of_settings():
+    settings = Settings(catalog="main", secrets=CONFLUENT)
+    assert "s3cr3t" not in repr(settings) and "s3cr3t" not in repr(settings.kafka)
+
+
+def test_env_file_is_read_and_the_environment_wins(tmp_path, monkeypatch):
+    for key in CONFLUENT:
+        monkeypatch.delenv(key, raising=False)
+    (tmp_path / ".env").write_text('# ours\nKAFKA_TOPIC="a"\nKAFKA_SSL_CA_LOCATION=certs/ca.pem\nOTHER=1\nKAFKA_API_KEY=\n')
+    monkeypatch.setenv("KAFKA_TOPIC", "b")
+    assert read_secrets(tmp_path / ".env") == {"KAFKA_TOPIC": "b", "KAFKA_SSL_CA_LOCATION": str(tmp_path / "certs/ca.pem")}
+
+
+@pytest.mark.parametrize("line", ["KAFKA_BOOTSTRAP_SERVER=a:1", "KAFKA_TOPIC", "what is this", 'KAFKA_TOPIC="half'])
+def test_a_bad_line_of_the_env_file_is_refused_with_file_and_line(tmp_path, line):
+    (tmp_path / ".env").write_text(f"# first\n{line}\n")
+    with pytest.raises(UsageError, match=r"\.env line 2"):
+        read_secrets(tmp_path / ".env")
