@@ -1,6 +1,5 @@
 """One Spark session and one broker for all tests, both started when a test first asks for them; everything lies in tmp."""
 
-import os
 import uuid
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +22,6 @@ def spark(home):
     """The local Spark session, as the runner starts it."""
     from streaming_pipeline.local.spark import start_session
 
-    os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{home}/mlflow.db"
     session = start_session(home)
     yield session
     session.stop()

@@ -93,12 +93,13 @@ def _produce(options: argparse.Namespace, console: Console) -> int:
     from streaming_pipeline.local.demo import GROUND_TRUTH, produce_with_progress
     from streaming_pipeline.producer import produce, records_from_lines
 
+    lines = None
+    if options.file:
+        lines = sys.stdin.buffer if options.file == "-" else _open(Path(options.file))
     with _topic(options) as kafka:
-        if options.file:
-            source = sys.stdin.buffer if options.file == "-" else _open(Path(options.file))
-            with source:
-                records = records_from_lines(source)
-                report = produce(kafka, records, rate=options.rate)
+        if lines:
+            records = records_from_lines(lines)
+            report = produce(kafka, records, rate=options.rate)
             if records.not_json:
                 _say(f"{records.not_json:,} lines are not JSON; they were sent as they are.")
         elif options.rate:

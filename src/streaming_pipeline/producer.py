@@ -66,8 +66,6 @@ def produce(
     start = last_progress = time.monotonic()
     try:
         for record in records:
-            while rate is not None and (wait := start + report.sent / rate - time.monotonic()) > 0:
-                producer.poll(wait)
             if not _send(producer, kafka.topic, record, errors):
                 break
             report.sent += 1
@@ -76,6 +74,9 @@ def produce(
             if progress is not None and (now := time.monotonic()) - last_progress >= _PROGRESS_EVERY_SECONDS:
                 progress(report.delivered)
                 last_progress = now
+            # Before the next record is asked for: a live stream stamps it at that moment.
+            while rate is not None and (wait := start + report.sent / rate - time.monotonic()) > 0:
+                producer.poll(wait)
     finally:
         # Also when the records' source fails or the user interrupts: what was handed over is on its way.
         producer.flush()

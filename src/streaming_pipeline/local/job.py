@@ -95,7 +95,7 @@ def run_on_laptop(
     run_dir = home / "runs" / run_id
     with only_run(home), nullcontext(secrets) if secrets else kafka_secrets(home, env_file) as secrets:
         spark = start_session(home, connect=connect, event_log=run_dir / "spark-events")
-        _prepare_mlflow(home, bundle, parameters)
+        prepare_mlflow(home, bundle, parameters)
         run = run_job(
             bundle,
             job,
@@ -109,7 +109,7 @@ def run_on_laptop(
     return run, spark
 
 
-def _prepare_mlflow(home: Path, bundle: Bundle, parameters: Mapping[str, str]) -> None:
+def prepare_mlflow(home: Path, bundle: Bundle, parameters: Mapping[str, str]) -> None:
     """Point MLflow at the home's store, and make the experiments there: MLflow's own would put artifacts into the current folder."""
     store = home / "mlflow"
     store.mkdir(parents=True, exist_ok=True)

@@ -174,7 +174,7 @@ _NOTEBOOK_CSS = (
 .highlight { background: transparent !important; }
 .cell { margin: 0 0 14px; }
 .code { background: var(--card); border: 1px solid var(--line); border-radius: 8px; overflow: hidden; }
-.code .source { background: var(--code); padding: 10px 14px; position: relative; }
+.code .source { background: var(--code); padding: 10px 64px 10px 14px; position: relative; }
 .code .seconds { position: absolute; right: 12px; top: 9px; font-size: .8em; color: var(--faint); }
 .code .outputs { padding: 4px 14px 10px; }
 .code .outputs > div { margin-top: 8px; }

@@ -48,9 +48,10 @@ _TEMPLATE = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).f
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{{ run.name }}: {{ run.state }}</title>
-<style>{{ css }}
+<style>{{ css | safe }}
 .card { background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: 10px 18px; }
 .card table { width: 100%; }
+.card td:first-child, .card th:first-child { width: 34%; }
 .card tr:last-child > * { border-bottom: 0; }
 td.error { padding: 4px 0 12px; }
 td.error pre { color: var(--bad); border-left: 3px solid var(--bad); padding-left: 12px; }
@@ -72,7 +73,7 @@ td.key { overflow-wrap: anywhere; }
 {% for task, depth in tasks %}
 <tr><th scope="row" style="padding-left: {{ depth * 22 }}px">
 {% if task.html %}<a href="{{ task.html.name | urlencode }}">{{ task.key }}</a>{% else %}{{ task.key }}{% endif %}
-{% if task.outcome %}<span class="faint">→ {{ task.outcome }}</span>{% endif %}</th>
+{% if task.outcome %} <span class="faint">→ {{ task.outcome }}</span>{% endif %}</th>
 <td><span class="state {{ task.state }}">{{ task.state }}</span></td>
 <td>{{ task.started.strftime("%H:%M:%S") if task.started }}</td>
 <td class="number">{{ "%.1f" | format(task.seconds) if task.started }}</td>

@@ -4,6 +4,7 @@ Tasks run one after another on the main thread, each notebook with a new Spark s
 """
 
 import contextlib
+import logging
 import signal
 import threading
 import time
@@ -86,8 +87,12 @@ def _with_depth(tasks: list[TaskRun], depth: int) -> Iterator[tuple[TaskRun, int
         yield from _with_depth(task.children, depth + 1)
 
 
-class TimeLimitReached(BaseException):
-    """A task or job ran longer than its `timeout_seconds`; a `BaseException`, so that notebooks do not swallow it."""
+class TimeLimitReached(KeyboardInterrupt):
+    """A task or job ran longer than its `timeout_seconds`.
+
+    A `KeyboardInterrupt`, as that is the one exception after which py4j gives up the connection it was waiting on; after any other,
+    the next call to Spark would wait for the interrupted one's answer.
+    """
 
 
 def run_job(
@@ -254,8 +259,9 @@ class _Runner:
         spark = self.spark_for_task()
         task.html = self.run_dir / ".".join((*above, task.key, "html"))
         try:
-            result = run_notebook(Path(notebook["notebook_path"]), spark=spark, dbutils=dbutils, html=task.html, redact=self.redact)
-        except BaseException:
+            with _interruptible():
+                result = run_notebook(Path(notebook["notebook_path"]), spark=spark, dbutils=dbutils, html=task.html, redact=self.redact)
+        except KeyboardInterrupt:
             with contextlib.suppress(Exception):
                 spark.interruptAll()
             raise
@@ -278,6 +284,31 @@ class _Runner:
         if called.state != "SUCCESS":
             task.error = called.error or f"Job {called.key!r} failed: {', '.join(f'{child.key} {child.state}' for child in failed)}."
         return not any(child.users_mistake for child in failed)
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let Ctrl-C raise `KeyboardInterrupt` and no more within the block.
+
+    PySpark's own handler calls the JVM over the very connection that is waiting, which ends in a `Py4JError`. And py4j logs the
+    interrupt with a traceback, by a call that would also set up logging for the whole process.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    root, quiet = logging.getLogger(), lambda record: record.msg != "KeyboardInterrupt while sending command."
+    stand_in = None if root.handlers else logging.lastResort  # what shows warnings as long as nobody has set up logging
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    root.addFilter(quiet)
+    if stand_in:
+        root.addHandler(stand_in)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
+        root.removeFilter(quiet)
+        if stand_in:
+            root.removeHandler(stand_in)
 
 
 @contextlib.contextmanager

@@ -1,0 +1,43 @@
+"""The command line: what wrong use is answered with. None of it starts Java."""
+
+import pytest
+
+from streaming_pipeline.cli import main
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["run", "no_such_job"], "no_such_job"),
+        (["run", "--param", "colour=blue"], "colour"),
+        (["run", "--param", "colour"], "--param colour"),
+        (["run", "--target", "nowhere"], "nowhere"),
+        (["run", "--var", "no_such_variable=1"], "no_such_variable"),
+        (["sql", "SELECT 1"], "no tables yet"),
+        (["produce", "--file", "no-such-file.jsonl"], "no-such-file.jsonl"),
+    ],
+)
+def test_wrong_use_is_one_sentence_and_exit_code_2(tmp_path, capsys, arguments, named):
+    code = main([*arguments, "--home", str(tmp_path / "home")])
+    said = capsys.readouterr().err
+    assert code == 2
+    assert named in said and "Traceback" not in said and said.count("\n") <= 2
+
+
+def test_a_folder_that_is_no_demo_is_not_emptied(tmp_path, capsys):
+    (tmp_path / "precious.txt").write_text("mine")
+    assert main(["demo", "--home", str(tmp_path)]) == 2
+    assert (tmp_path / "precious.txt").read_text() == "mine"
+    assert str(tmp_path) in capsys.readouterr().err
+
+
+def test_outside_of_a_bundle_it_says_so(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["run"]) == 2
+    assert "databricks.yml" in capsys.readouterr().err
+
+
+def test_a_broker_that_never_ran_is_stopped(tmp_path, capsys):
+    assert main(["broker", "status", "--home", str(tmp_path)]) == 1
+    assert capsys.readouterr().out == "stopped\n"
+    assert main(["broker", "stop", "--home", str(tmp_path)]) == 0

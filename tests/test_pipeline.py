@@ -1,0 +1,289 @@
+"""The whole job, as the bundle has it: real notebooks, real broker, real tables, run again and again."""
+
+import io
+import shutil
+import subprocess
+import sys
+import uuid
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from streaming_pipeline import synthetic
+from streaming_pipeline.local.bundle import load_bundle
+from streaming_pipeline.local.job import MAIN_JOB, prepare_mlflow
+from streaming_pipeline.local.judge import judge
+from streaming_pipeline.local.reporter import Reporter
+from streaming_pipeline.local.runner import run_job
+from streaming_pipeline.model.registry import CHAMPION, champion_version, load_champion
+from streaming_pipeline.producer import produce, records_from_lines
+from streaming_pipeline.queries import query
+from streaming_pipeline.settings import Settings
+
+ROOT = Path(__file__).parents[1]
+DATA = ("bronze_events", "silver_events", "quarantined_events", "duplicate_events", "gold_anomaly_predictions")
+
+
+class Pipeline:
+    """One schema, topic and set of checkpoints, and the job that fills them."""
+
+    def __init__(self, spark, home, broker, folder, root=ROOT):
+        self.spark, self.home, self.folder, self.root = spark, home, folder, root
+        self.schema = f"p_{uuid.uuid4().hex[:8]}"
+        self.topic = f"events-{self.schema}"
+        broker.create_topic(self.topic)
+        self.secrets = broker.secrets("SSL", self.topic)
+        self.kafka = broker.kafka_settings("SSL", self.topic)
+        self.settings = Settings(catalog="spark_catalog", schema=self.schema, config_dir=str(ROOT / "config"))
+        self.truth = folder / "ground_truth.jsonl"
+        self.console = Console(file=io.StringIO(), width=160)
+
+    def produce(self, count, seed=1, faults=None):
+        """Put events on the topic; returns how many records that were."""
+        events = synthetic.generate(count, seed=seed, faults=faults)
+        produce(self.kafka, events)
+        synthetic.write_ground_truth(self.truth, events.truth)
+        return len(events)
+
+    def run(self, job=MAIN_JOB, **parameters):
+        """Run a job of the bundle on this pipeline's own tables."""
+        bundle = load_bundle(self.root, local_home=self.home)
+        prepare_mlflow(self.home, bundle, {})
+        run_id = uuid.uuid4().hex[:8]
+        common = {"schema": self.schema, "runs_dir": str(self.folder / "runs")}
+        if job == MAIN_JOB:
+            common |= {"checkpoint_dir": str(self.folder / "checkpoints"), "kafka_topic": self.topic}
+        return run_job(
+            bundle,
+            job,
+            parameters={**common, **parameters},
+            spark_for_task=self.spark.newSession,
+            secrets=self.secrets,
+            run_dir=self.folder / "runs" / run_id,
+            run_id=run_id,
+            reporter=Reporter(self.console),
+        )
+
+    def states(self, run):
+        return {task.key: task.state for task in run.tasks}
+
+    def counts(self):
+        return {name: self.spark.table(self.settings.table(name)).count() for name in DATA}
+
+    def looks(self):
+        self.spark.sql(f"USE `{self.schema}`")
+        return self.spark.sql(query("monitor_logs")).collect()
+
+
+@pytest.fixture(scope="module")
+def pipeline(spark, home, broker, tmp_path_factory):
+    """A pipeline after its first run on 4,000 events with faults among them."""
+    made = Pipeline(spark, home, broker, tmp_path_factory.mktemp("pipeline"))
+    made.produced = made.produce(4_000)
+    made.first_run = made.run()
+    made.after_first_run = made.counts()
+    return made
+
+
+def test_the_first_run_trains_scores_and_accounts_for_every_record(pipeline):
+    assert pipeline.first_run.state == "SUCCESS", pipeline.console.file.getvalue()
+    states = pipeline.states(pipeline.first_run)
+    assert set(states.values()) == {"SUCCESS"}
+    counts = pipeline.after_first_run
+    assert counts["bronze_events"] == pipeline.produced
+    assert counts["silver_events"] + counts["quarantined_events"] + counts["duplicate_events"] == pipeline.produced
+    assert counts["gold_anomaly_predictions"] == counts["silver_events"] > 1_000
+
+
+def test_every_injected_fault_of_a_record_is_found(pipeline):
+    verdicts = {verdict.kind: verdict for verdict in judge(pipeline.spark, pipeline.settings, pipeline.truth)}
+    for kind in ("redelivery", "malformed", "wrong_type", "missing_field", "late"):
+        assert verdicts[kind].found == verdicts[kind].injected > 0, verdicts[kind]
+
+
+def test_monitor_logs_tells_what_the_tables_hold(pipeline):
+    look = pipeline.looks()[-1]
+    counts = pipeline.after_first_run
+    assert look["records"] == counts["silver_events"]
+    assert look["duplicate_events"] == counts["duplicate_events"]
+    assert look["quarantined_events"] == counts["quarantined_events"]
+    assert (look["unaccounted_records"], look["lost_records"], look["kafka_lag_records"]) == (0, 0, 0)
+    silver = pipeline.spark.table(pipeline.settings.table("silver_events")).toPandas()
+    lateness = (silver["kafka_timestamp"] - silver["timestamp"]).dt.total_seconds()
+    assert look["late_events"] == int((lateness > 300).sum())
+    for name, share in (("p50", 0.5), ("p95", 0.95), ("p99", 0.99)):
+        low, high = np.quantile(lateness, [share - 0.002, min(share + 0.002, 1)])
+        assert low <= look[f"lateness_{name}_seconds"] <= high
+    assert look["latest_event_time"] == silver["timestamp"].max().to_pydatetime()
+
+
+def test_gold_is_what_the_logged_model_says_without_spark(pipeline):
+    gold = pipeline.spark.table(pipeline.settings.table("gold_anomaly_predictions")).toPandas()
+    name = pipeline.settings.model_full_name
+    model = mlflow.sklearn.load_model(f"models:/{name}@{CHAMPION}")
+    expected = model.decision_function(gold[["value", "timestamp_unix"]])
+    assert np.abs(expected - gold["anomaly_score"]).max() <= 1e-12
+    assert (gold["anomaly_flag"] == np.where(expected < 0, -1, 1)).all()
+    assert set(gold["model_version"]) == {champion_version(pipeline.settings)}
+    assert np.allclose(gold["timestamp_unix"], gold["timestamp"].map(pd.Timestamp.timestamp), atol=1e-6)
+
+
+def test_the_model_is_logged_with_what_one_needs_to_trust_it(pipeline):
+    champion = load_champion(pipeline.settings)
+    client = mlflow.MlflowClient()
+    version = client.get_model_version(champion.name, champion.version)
+    run = client.get_run(version.run_id)
+    assert run.data.params["features"] == "value,timestamp_unix"
+    assert float(run.data.params["contamination"]) == 0.01
+    assert int(run.data.params["training_records"]) == pipeline.after_first_run["silver_events"]
+    assert abs(run.data.metrics["flag_rate"] - 0.01) < 0.005
+    assert "score_histogram.png" in {file.path for file in client.list_artifacts(version.run_id)}
+    info = mlflow.models.get_model_info(f"models:/{champion.name}/{champion.version}")
+    assert info.signature is not None and info.saved_input_example_info is not None
+
+
+def test_what_the_run_leaves_behind(pipeline):
+    folder = pipeline.first_run.run_dir
+    pages = {page.stem for page in folder.glob("*.html")}
+    assert {"index", "01_stream_kafka_to_bronze", "05_send_alerts"} <= pages
+    assert "== Physical Plan ==" in (folder / "silver_plan.txt").read_text()
+    log = pipeline.spark.table(f"`{pipeline.schema}`.cluster_logs").where(f"run_id = '{folder.name}'").collect()
+    assert {row["task_name"] for row in log} >= {"01_stream_kafka_to_bronze", "04_score_silver_to_gold", "05_send_alerts"}
+    steps = pipeline.spark.table(f"`{pipeline.schema}`.benchmark_logs").where("task = 'silver_write'").collect()
+    assert [step["records"] for step in steps] == [pipeline.after_first_run["silver_events"]]
+
+
+def test_a_run_without_new_events_adds_nothing_and_one_with_new_events_adds_exactly_those(pipeline):
+    looks = len(pipeline.looks())
+    run = pipeline.run()
+    assert run.state == "SUCCESS"
+    assert pipeline.states(run)["train_if_missing"] == "EXCLUDED"
+    assert pipeline.counts() == pipeline.after_first_run
+    assert len(pipeline.looks()) == looks + 1
+    assert pipeline.looks()[0]["records"] == 0
+
+    produced = pipeline.produce(500, seed=2, faults=[])
+    # Without any checkpoint, too: each stage goes on behind what its table holds.
+    shutil.rmtree(pipeline.folder / "checkpoints")
+    assert pipeline.run().state == "SUCCESS"
+    grown = pipeline.counts()
+    assert {name: grown[name] - before for name, before in pipeline.after_first_run.items()} == {
+        "bronze_events": produced,
+        "silver_events": produced,
+        "quarantined_events": 0,
+        "duplicate_events": 0,
+        "gold_anomaly_predictions": produced,
+    }
+    look = pipeline.looks()[0]
+    assert (look["records"], look["unaccounted_records"], look["kafka_lag_records"]) == (produced, 0, 0)
+
+
+def test_monitoring_notices_records_that_vanish_or_stand_twice(pipeline):
+    silver = pipeline.settings.table("silver_events")
+    version = pipeline.spark.sql(f"DESCRIBE HISTORY {silver} LIMIT 1").first()["version"]
+    produce(pipeline.kafka, records_from_lines([_event("vanishing-1"), _event("vanishing-2"), _event("twice")]))
+    for task in ("full_streaming_pipeline",):
+        assert pipeline.run(task).state == "SUCCESS"
+    logs = pipeline.settings.table("monitor_logs")
+    newest = pipeline.spark.table(logs).orderBy("run_time", ascending=False).first()["run_time"]
+    # Forget the look that found them in order, lose two, and double one.
+    pipeline.spark.sql(f"DELETE FROM {logs} WHERE run_time >= timestamp'{newest}'")
+    pipeline.spark.sql(f"INSERT INTO {silver} SELECT * FROM {silver} WHERE event_id = 'twice'")
+    pipeline.spark.sql(f"DELETE FROM {silver} WHERE event_id LIKE 'vanishing%'")
+    try:
+        pipeline.run()
+        look = pipeline.looks()[0]
+        assert look["unaccounted_records"] == 3
+        assert look["status"] == "Unhealthy"
+    finally:
+        pipeline.spark.sql(f"RESTORE TABLE {silver} TO VERSION AS OF {version}")
+
+
+def _event(event_id: str) -> bytes:
+    at = (datetime.now(UTC) - timedelta(seconds=1)).strftime("%Y-%m-%dT%H:%M:%S.000Z")
+    return f'{{"event_id": "{event_id}", "event_type": "view", "timestamp": "{at}", "value": "5"}}'.encode()
+
+
+@pytest.fixture
+def copied_bundle(tmp_path):
+    """The bundle without tests and tools, to be broken."""
+    root = tmp_path / "bundle"
+    for name in ("resources", "notebooks", "config"):
+        shutil.copytree(ROOT / name, root / name)
+    shutil.copy(ROOT / "databricks.yml", root)
+    return root
+
+
+def test_the_run_follows_the_bundles_own_files(spark, home, broker, tmp_path, copied_bundle):
+    made = Pipeline(spark, home, broker, tmp_path, copied_bundle)
+    notebook = copied_bundle / "notebooks" / "01_stream_kafka_to_bronze.py"
+    notebook.write_text(notebook.read_text() + "\n# COMMAND ----------\n\nraise ValueError('broken on purpose')\n")
+    run = made.run()
+    assert run.state == "FAILED"
+    states = made.states(run)
+    assert states["01_stream_kafka_to_bronze"] == "FAILED"
+    assert states["02_bronze_to_silver_cleanse"] == states["04_score_silver_to_gold"] == "UPSTREAM_FAILED"
+    assert states["05_send_alerts"] == "FAILED"
+    shown = made.console.file.getvalue()
+    assert "raise ValueError('broken on purpose')" in shown and "ValueError: broken on purpose" in shown
+    alerts = spark.table(made.settings.table("alert_outbox")).collect()
+    assert [(row["anomaly_type"], row["status"]) for row in alerts] == [("job_failed", "PENDING")]
+    assert "01_stream_kafka_to_bronze" in alerts[0]["message"]
+
+    job = copied_bundle / "resources" / "full_streaming_pipeline.job.yml"
+    text = job.read_text()
+    needed = "          depends_on:\n            - task_key: 01_stream_kafka_to_bronze\n          notebook_task:"
+    assert text.count(needed) == 1
+    job.write_text(text.replace(needed, "          notebook_task:"))
+    states = made.states(made.run())
+    assert states["01_stream_kafka_to_bronze"] == "FAILED"
+    assert states["02_bronze_to_silver_cleanse"] == "SUCCESS"
+
+
+def test_a_wrong_setting_fails_the_task_with_one_sentence(pipeline):
+    pipeline.console.file.truncate(0)
+    wrong = replace(pipeline.kafka, topic="no-such-topic")
+    run = pipeline.run(kafka_topic=wrong.topic)
+    assert run.state == "FAILED"
+    first = run.tasks[0]
+    assert "no-such-topic" in first.error and "Traceback" not in pipeline.console.file.getvalue()
+    assert first.attempts == 1
+
+
+def command(home, *arguments):
+    """Run the command line in a process of its own, in the project's folder."""
+    done = subprocess.run(
+        [sys.executable, "-m", "streaming_pipeline.cli", *arguments, "--home", str(home)],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=300,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_sql_answers_while_this_process_works_on_the_tables(pipeline, home):
+    text = "SELECT count(*) AS n FROM gold_anomaly_predictions"
+    code, out, err = command(home, "sql", text, "--schema", pipeline.schema, "--format", "csv")
+    assert (code, out) == (0, f"n\n{pipeline.counts()['gold_anomaly_predictions']}\n"), err
+
+
+def test_the_job_runs_by_the_rules_of_serverless(tmp_path):
+    events = tmp_path / "events.jsonl"
+    events.write_bytes(b"\n".join(_event(f"c{n}") for n in range(150)) + b"\n{broken\n")
+    home = tmp_path / "home"
+    assert command(home, "broker", "start")[0] == 0
+    try:
+        assert command(home, "produce", "--file", str(events))[0] == 0
+        code, out, err = command(home, "run", "--connect")
+        assert code == 0, out + err
+        code, out, err = command(home, "sql", query("monitor_logs"), "--format", "csv")
+        assert code == 0 and ",150,0,0,1,0,0," in out, out + err
+    finally:
+        assert command(home, "broker", "stop")[0] == 0
