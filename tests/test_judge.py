@@ -153,10 +153,12 @@ def test_what_is_missing_is_counted_and_what_detectors_say(spark, spoilable, tru
         "new_field": 0,
         "records": tombstones + 2,
     }
-    assert verdicts["wrong_type"].note == "1 more were rejected for another reason"
+    assert verdicts["wrong_type"].note == "1 were rejected for another reason"
+    assert verdicts["malformed"].note == f"{tombstones} are not in quarantined_events"
     assert f"high {len(high)} of {len(high)}" in verdicts["outlier"].note
     assert f"of the {len(high) + 5} flagged events are injected outliers" in verdicts["outlier"].note
-    assert verdicts["spike"].note == "1 findings in anomaly_logs lie elsewhere"
+    assert verdicts["spike"].note == "1 other findings of this kind in anomaly_logs"
+    assert verdicts["drift"].note == "no such finding in drift_metrics"
 
 
 def test_without_truth_there_is_nothing_to_judge_by(spark, offline_settings, tmp_path):

@@ -338,6 +338,7 @@ def test_sql_cells_take_widgets_and_show_the_last_result(tmp_path, spark):
     assert ">OK<" in page
     assert '<span class="k">SELECT</span>' in page
     assert "TABLE_OR_VIEW_NOT_FOUND" in result.error.message
+    assert "SQLQueryContextLogger" not in page
     assert (result.error.kind, result.error.line) == ("sql", 21)
 
 

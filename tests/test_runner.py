@@ -332,6 +332,7 @@ def test_a_job_over_its_time_is_stopped_with_what_it_had_not_begun(bench):
     run = bench.run()
     assert states(run) == {"a": "CANCELED", "b": "CANCELED"}
     assert (run.state, run.error) == ("FAILED", "Job 'main' ran longer than its timeout_seconds, 0.2 s.")
+    assert "Job &#39;main&#39; ran longer" in (bench.run_dir / "index.html").read_text()
 
 
 # ---- Ctrl-C
@@ -345,6 +346,28 @@ def test_ctrl_c_cancels_the_run_and_writes_its_pages(bench):
     page = (bench.run_dir / "index.html").read_text()
     assert re.findall(r'class="state (\w+)"', page) == ["CANCELED", "SUCCESS", "CANCELED", "CANCELED", "CANCELED", "CANCELED"]
     assert "seen" in (bench.run_dir / "call.inner.html").read_text()
+
+
+SPARK_FOR_HOURS = "spark.range(10**13).selectExpr('sum(id % 7)').collect()"
+
+
+def test_spark_is_interrupted_by_a_time_limit_and_serves_the_next_task(bench, spark):
+    bench.job({**bench.notebook("a", SPARK_FOR_HOURS), "timeout_seconds": 1}, bench.notebook("b", LOG + "log(spark.range(5).count())"))
+    run = bench.run(spark_for_task=spark.newSession)
+    assert states(run) == {"a": "TIMEDOUT", "b": "SUCCESS"}
+    assert bench.log() == ["5"]
+
+
+def test_spark_is_interrupted_by_ctrl_c(bench, spark):
+    press = "import os, signal, threading\nthreading.Timer(1, os.kill, (os.getpid(), signal.SIGINT)).start()\n"
+    bench.job({**bench.notebook("a", press + SPARK_FOR_HOURS), "max_retries": 3})
+    handler = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        bench.run(spark_for_task=spark.newSession)
+    assert signal.getsignal(signal.SIGINT) == handler
+    assert "CANCELED" in (bench.run_dir / "index.html").read_text()
+    assert "py4j" not in (bench.run_dir / "a.html").read_text()
+    assert spark.range(5).count() == 5
 
 
 # ---- what is refused before anything runs

@@ -120,8 +120,11 @@ def _judge_spoilt(spark: SparkSession, settings: Settings, kind: str, lines: lis
     )
     row = rejected.first()
     rejected_count, found = row["rejected"] or 0, row["as_expected"] or 0
-    other_reason = f"{rejected_count - found} more were rejected for another reason" if rejected_count > found else ""
-    return Verdict(kind, len(lines), found, other_reason or "in quarantined_events, each with its reason")
+    notes = [
+        f"{len(lines) - rejected_count} are not in quarantined_events" if rejected_count < len(lines) else "",
+        f"{rejected_count - found} were rejected for another reason" if found < rejected_count else "",
+    ]
+    return Verdict(kind, len(lines), found, ", ".join(filter(None, notes)) or "in quarantined_events, each with its reason")
 
 
 def _judge_late(spark: SparkSession, settings: Settings, lines: list[dict[str, Any]]) -> Verdict:
@@ -177,7 +180,8 @@ def _judge_windows(spark: SparkSession, settings: Settings, kind: str, lines: li
         .agg(F.count_distinct("place").alias("found"), F.count_if(F.col("place").isNull()).alias("elsewhere"))
         .first()
     )
-    return Verdict(kind, len(lines), row["found"], f"{row['elsewhere']} findings in {name} lie elsewhere")
+    note = f"{row['elsewhere']} other findings of this kind in {name}" if row["found"] or row["elsewhere"] else f"no such finding in {name}"
+    return Verdict(kind, len(lines), row["found"], note)
 
 
 def _judge_new_field(spark: SparkSession, settings: Settings, lines: list[dict[str, Any]]) -> Verdict:

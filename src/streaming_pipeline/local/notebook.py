@@ -10,6 +10,7 @@ import builtins
 import contextlib
 import io
 import itertools
+import logging
 import re
 import sys
 import time
@@ -449,7 +450,9 @@ def _shell() -> Iterator[_Shell]:
     config = Config(InteractiveShell={"cache_size": 0, "colors": "nocolor"}, HistoryManager={"enabled": False, "hist_file": ":memory:"})
     shell = _Shell.instance(user_module=types.ModuleType("__main__"), config=config)
     shell.outputs = []
-    warnings.filterwarnings("ignore", "To exit: use", UserWarning)  # IPython's advice to whom calls sys.exit at a prompt
+    # IPython's advice for sys.exit at a prompt, and PySpark's own log of SQL errors, a page of Java each, tell a notebook's reader nothing.
+    warnings.filterwarnings("ignore", "To exit: use", UserWarning)
+    logging.getLogger("SQLQueryContextLogger").setLevel(logging.CRITICAL)
     try:
         plt.close("all")
         matplotlib.use(_INLINE_BACKEND)

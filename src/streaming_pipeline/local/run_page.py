@@ -64,6 +64,7 @@ td.key { overflow-wrap: anywhere; }
 <p class="facts"><span class="state {{ run.state }}">{{ run.state }}</span> · run {{ run.run_id }} ·
 <time datetime="{{ run.started.isoformat() }}">{{ run.started.strftime("%Y-%m-%d %H:%M:%S") }} UTC</time> ·
 {{ "%.1f" | format(run.seconds) }} s</p>
+{% if run.error %}<p class="FAILED">{{ run.error }}</p>{% endif %}
 <h2>Tasks</h2>
 <div class="card scroll">
 <table>
