@@ -1,7 +1,8 @@
 # Databricks notebook source
 # MAGIC %md
 # MAGIC # 05 · Alerts
-# MAGIC Writes an alert to `alert_outbox` if a task of this run failed, and then fails itself, so that a broken run never reads as a success.
+# MAGIC Writes an alert to `alert_outbox` if a task of this run failed, and then fails itself, so that a broken run never
+# MAGIC reads as a success.
 # MAGIC
 # MAGIC | parameter | meaning |
 # MAGIC |---|---|

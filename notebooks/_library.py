@@ -16,17 +16,15 @@ if importlib.util.find_spec("streaming_pipeline") is None:
             raise ModuleNotFoundError("streaming_pipeline: attach the bundle's wheel, or open this notebook inside the bundle's folder")
         here = os.path.dirname(here)
     # What the wheel would have brought along.
-    lacking = [
-        requirement
-        for module, requirement in {"confluent_kafka": "confluent-kafka>=2.6,<3", "dotenv": "python-dotenv>=1.0,<2", "yaml": "pyyaml>=6.0,<7"}.items()
-        if importlib.util.find_spec(module) is None
-    ]
+    needed = {"confluent_kafka": "confluent-kafka>=2.6,<3", "dotenv": "python-dotenv>=1.0,<2", "yaml": "pyyaml>=6.0,<7"}
+    lacking = [requirement for module, requirement in needed.items() if importlib.util.find_spec(module) is None]
     if lacking:
         subprocess.check_call([sys.executable, "-m", "pip", "install", "-q", *lacking])
     sys.path.insert(0, os.path.join(here, "src"))
 
-    import streaming_pipeline
     from pyspark import cloudpickle
+
+    import streaming_pipeline
 
     # Workers know no `src`: hand them the functions themselves.
     cloudpickle.register_pickle_by_value(streaming_pipeline)

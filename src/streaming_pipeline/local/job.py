@@ -44,7 +44,8 @@ def kafka_secrets(home: Path, env_file: Path) -> Iterator[dict[str, str]]:
     partial = sorted(key for key in found if key.startswith("KAFKA_") and key != "KAFKA_TOPIC")
     if partial:
         raise UsageError(
-            f"{', '.join(partial)} is set, but KAFKA_BOOTSTRAP_SERVERS is not: add it, or take all KAFKA_ settings out to use the local broker."
+            f"{', '.join(partial)} is set, but KAFKA_BOOTSTRAP_SERVERS is not: add it, or take all KAFKA_ settings out "
+            "to use the local broker."
         )
     topic = found.get("KAFKA_TOPIC", DEFAULT_TOPIC)
     with running_broker(home) as broker:
@@ -80,7 +81,8 @@ def run_on_laptop(
 ) -> tuple[JobRun, SparkSession]:
     """Run a job of the bundle around this folder; returns how it went, and the Spark session that ran it.
 
-    `secrets` takes the place of `.env`, the environment and the local broker. Everything that can be wrong with the bundle, the parameters or `.env` is said before Spark or a broker is started.
+    `secrets` takes the place of `.env`, the environment and the local broker. Everything that can be wrong with the bundle, the
+    parameters or `.env` is said before Spark or a broker is started.
     """
     root = find_bundle()
     home = home.resolve()

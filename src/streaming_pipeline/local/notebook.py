@@ -10,7 +10,6 @@ import builtins
 import contextlib
 import io
 import itertools
-import logging
 import re
 import sys
 import time
@@ -267,8 +266,6 @@ class _Kernel:
         for statement in sqlparse.split(sqlparse.format(cell.source, strip_comments=True)):
             if statement := statement.strip().rstrip(";").strip():
                 arguments = {name: widgets[name] for name in _MARKER.findall(statement) if name in widgets}
-                if arguments:  # Delta's parser does not know the way in which Spark 4.1 else puts arguments into a statement
-                    self.spark.conf.set("spark.sql.legacy.parameterSubstitution.constantsOnly", "true")
                 frame = self.spark.sql(statement, args=arguments) if arguments else self.spark.sql(statement)
         if frame is not None:  # as in a workspace, the last result is shown, and Python can use it
             self.shell.user_ns["_sqldf"] = frame
@@ -450,9 +447,8 @@ def _shell() -> Iterator[_Shell]:
     config = Config(InteractiveShell={"cache_size": 0, "colors": "nocolor"}, HistoryManager={"enabled": False, "hist_file": ":memory:"})
     shell = _Shell.instance(user_module=types.ModuleType("__main__"), config=config)
     shell.outputs = []
-    # IPython's advice for sys.exit at a prompt, and PySpark's own log of SQL errors, a page of Java each, tell a notebook's reader nothing.
+    # IPython's advice for sys.exit at a prompt tells a notebook's reader nothing.
     warnings.filterwarnings("ignore", "To exit: use", UserWarning)
-    logging.getLogger("SQLQueryContextLogger").setLevel(logging.CRITICAL)
     try:
         plt.close("all")
         matplotlib.use(_INLINE_BACKEND)

@@ -1,5 +1,6 @@
 """The laptop's Spark session: Delta, the Kafka source, and the tables of one home folder."""
 
+import logging
 import os
 import re
 import socket
@@ -52,6 +53,8 @@ def start_session(home: Path, *, connect: bool = False, event_log: Path | None =
         "spark.sql.warehouse.dir": str(home / "warehouse"),
         "spark.sql.session.timeZone": "UTC",
         "spark.sql.shuffle.partitions": str(cores),
+        # With Delta's extension, `spark.sql(text, args)` leaves its parameters unbound otherwise (Spark 4.1).
+        "spark.sql.legacy.parameterSubstitution.constantsOnly": "true",
         "spark.databricks.delta.snapshotPartitions": "2",
         # Spark's own pattern misses the PEM key and the login of the Kafka source.
         "spark.redaction.regex": r"(?i)secret|password|token|access[.]?key|ssl\.keystore|jaas|credential",
@@ -61,8 +64,12 @@ def start_session(home: Path, *, connect: bool = False, event_log: Path | None =
         event_log.mkdir(parents=True, exist_ok=True)
         confs |= {"spark.eventLog.enabled": "true", "spark.eventLog.dir": event_log.as_uri(), "spark.eventLog.compress": "false"}
     if connect:
-        os.environ["SPARK_CONNECT_MODE_ENABLED"] = "1"
-        confs["spark.connect.grpc.binding.port"] = str(_free_port())
+        from pyspark.sql.connect.client.core import DefaultChannelBuilder
+
+        # PySpark's client of its own local server knows Spark's default port alone, which another run may have.
+        port = _free_port()
+        confs["spark.connect.grpc.binding.port"] = str(port)
+        DefaultChannelBuilder.default_port = staticmethod(lambda: port)
         builder = SparkSession.builder.remote(f"local[{cores}]")
     else:
         builder = SparkSession.builder.master(f"local[{cores}]").appName("streaming-pipeline")
@@ -72,6 +79,7 @@ def start_session(home: Path, *, connect: bool = False, event_log: Path | None =
         spark = builder.getOrCreate()
     except Exception as error:
         raise PipelineError(f"Spark could not start: {str(error).splitlines()[0]} See {log}.") from error
+    quiet_python_logs()
     register_tables(spark, home)
     return spark
 
@@ -84,6 +92,11 @@ def register_tables(spark: SparkSession, home: Path) -> None:
             continue  # a table whose first commit never came
         spark.sql(f"CREATE SCHEMA IF NOT EXISTS `{schema}`")
         spark.sql(f"CREATE TABLE IF NOT EXISTS `{schema}`.`{table}` USING DELTA LOCATION '{_sql_path(log.parent)}'")
+
+
+def quiet_python_logs() -> None:
+    """PySpark logs at length, Java's stack included, each query that Spark refuses; whoever asked is told by the exception."""
+    logging.getLogger("SQLQueryContextLogger").setLevel(logging.CRITICAL)
 
 
 def new_session(spark: SparkSession) -> SparkSession:

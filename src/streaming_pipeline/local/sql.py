@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import logging
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -29,8 +28,6 @@ def run_query(home: Path, text: str, schema: str = "streaming") -> tuple[list[st
             f"{home} has no tables yet: run `streaming-pipeline demo` or `streaming-pipeline run` first, or name another --home."
         )
     spark = start_session(home)
-    # Spark logs at length what it refuses; it is said below in one sentence.
-    logging.getLogger("SQLQueryContextLogger").setLevel(logging.CRITICAL)
     if spark.catalog.databaseExists(schema):
         spark.sql(f"USE `{schema}`")
     try:

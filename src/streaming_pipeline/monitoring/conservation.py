@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 
 from streaming_pipeline import kafka, tables
@@ -35,26 +35,27 @@ def check(spark: SparkSession, settings: Settings, verified_until: Mapping[str, 
     """
     table = lambda name: spark.table(settings.table(name))  # noqa: E731
     open_quarantine = table("quarantined_events").where("resolved_at IS NULL")
-    totals = {name: tables.row_count(spark, settings, name) for name in ("bronze_events", "silver_events", "duplicate_events")}
-    totals["quarantined_events"] = tables.row_count(spark, settings, "quarantined_events")
+    counted = ("bronze_events", "silver_events", "duplicate_events", "quarantined_events")
+    totals = {name: tables.row_count(spark, settings, name) for name in counted}
     totals["open_quarantine"] = open_quarantine.count()
     surplus = totals["bronze_events"] - totals["silver_events"] - totals["duplicate_events"] - totals["open_quarantine"]
 
     new = behind(verified_until)
     arrived = table("bronze_events").where(new).select(*COORDINATES)
-    placed = [frame.where(new).select(*COORDINATES) for frame in (table("silver_events"), table("duplicate_events"), open_quarantine)]
-    spans = _spans(arrived)
-    if surplus == 0 and _digest(spans) == _digest([row for frame in placed for row in _spans(frame)]):
-        unaccounted = 0
-    else:
-        unaccounted = max(abs(surplus), _count_unaccounted(arrived, placed))
-    bronze_until = {**verified_until, **{f"{row['topic_id']}/{row['partition']}": row["last"] + 1 for row in spans}}
+    placed = table("silver_events").where(new).select(*COORDINATES)
+    for frame in (table("duplicate_events"), open_quarantine):
+        placed = placed.unionByName(frame.where(new).select(*COORDINATES))
+    spans = _spans(arrived, placed)
+    bronze_spans = [row for row in spans if row["side"] == "arrived"]
+    balanced = surplus == 0 and _digest(bronze_spans) == _digest([row for row in spans if row["side"] == "placed"])
+    unaccounted = 0 if balanced else max(abs(surplus), _count_unaccounted(arrived, placed))
+    bronze_until = {**verified_until, **{f"{row['topic_id']}/{row['partition']}": row["last"] + 1 for row in bronze_spans}}
     return Conservation(
         unaccounted=unaccounted,
         totals=totals,
         verified_until=dict(verified_until) if unaccounted else bronze_until,
         bronze_until=bronze_until,
-        bronze_spans=tuple((row["topic_id"], row["partition"], row["first"], row["last"], row["rows"]) for row in spans),
+        bronze_spans=tuple((row["topic_id"], row["partition"], row["first"], row["last"], row["rows"]) for row in bronze_spans),
     )
 
 
@@ -98,10 +99,11 @@ def behind(verified_until: Mapping[str, int]) -> Column:
     return (unknown | (F.col("offset") >= min(offset for _, _, offset in known))) & exact
 
 
-def _spans(records: DataFrame) -> list:
-    """Per partition: first and last offset, rows, and the sum of the coordinates' hashes (exact, as a decimal)."""
+def _spans(arrived: DataFrame, placed: DataFrame) -> list[Row]:
+    """Per side and partition: first and last offset, rows, and the sum of the coordinates' hashes (exact, as a decimal)."""
+    sides = arrived.withColumn("side", F.lit("arrived")).unionByName(placed.withColumn("side", F.lit("placed")))
     return (
-        records.groupBy("topic_id", "partition")
+        sides.groupBy("side", "topic_id", "partition")
         .agg(
             F.min("offset").alias("first"),
             F.max("offset").alias("last"),
@@ -112,14 +114,14 @@ def _spans(records: DataFrame) -> list:
     )
 
 
-def _digest(spans: list) -> tuple[int, int]:
+def _digest(spans: list[Row]) -> tuple[int, int]:
     return sum(row["rows"] for row in spans), int(sum(row["hashes"] for row in spans))
 
 
-def _count_unaccounted(arrived: DataFrame, placed: list[DataFrame]) -> int:
+def _count_unaccounted(arrived: DataFrame, placed: DataFrame) -> int:
     """Records of bronze in none or in several of the tables, and rows of these that bronze lacks."""
-    sides = arrived.select(*COORDINATES, F.lit(1).alias("in_bronze"), F.lit(0).alias("placed"))
-    for frame in placed:
-        sides = sides.unionByName(frame.select(*COORDINATES, F.lit(0).alias("in_bronze"), F.lit(1).alias("placed")))
-    counted = sides.groupBy(*COORDINATES).agg(F.sum("in_bronze").alias("in_bronze"), F.sum("placed").alias("placed"))
-    return counted.where((F.col("in_bronze") != 1) | (F.col("placed") != 1)).count()
+    sides = arrived.select(*COORDINATES, F.lit(1).alias("in_bronze"), F.lit(0).alias("in_tables")).unionByName(
+        placed.select(*COORDINATES, F.lit(0).alias("in_bronze"), F.lit(1).alias("in_tables"))
+    )
+    counted = sides.groupBy(*COORDINATES).agg(F.sum("in_bronze").alias("in_bronze"), F.sum("in_tables").alias("in_tables"))
+    return counted.where((F.col("in_bronze") != 1) | (F.col("in_tables") != 1)).count()
