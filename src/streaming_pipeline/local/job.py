@@ -117,15 +117,16 @@ def prepare_mlflow(home: Path, bundle: Bundle, parameters: Mapping[str, str]) ->
     store.mkdir(parents=True, exist_ok=True)
     os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{store / 'mlflow.db'}"
     os.environ.setdefault("MLFLOW_DISABLE_AGENT_HINTS", "true")
-    # The store announces each of its schema migrations.
-    for name in ("mlflow", "alembic"):
-        logging.getLogger(name).setLevel(logging.ERROR)
     import mlflow
 
     mlflow.set_tracking_uri(os.environ["MLFLOW_TRACKING_URI"])
     names = {experiment["name"] for experiment in bundle.resources.get("experiments", {}).values()}
     if "experiment" in parameters:
         names.add(parameters["experiment"])
-    for name in names:
-        if mlflow.get_experiment_by_name(name) is None:
-            mlflow.create_experiment(name, artifact_location=(store / "artifacts").as_uri())
+    logging.disable(logging.INFO)  # a new store announces each of its schema migrations, and sets up logging to that end itself
+    try:
+        for name in names:
+            if mlflow.get_experiment_by_name(name) is None:
+                mlflow.create_experiment(name, artifact_location=(store / "artifacts").as_uri())
+    finally:
+        logging.disable(logging.NOTSET)

@@ -1,13 +1,17 @@
 """The laptop's Spark session: Delta, the Kafka source, and the tables of one home folder."""
 
+import atexit
 import logging
 import os
 import re
 import socket
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from pyspark.sql import SparkSession
+from pyspark.sql.utils import is_remote
 
 from streaming_pipeline.errors import PipelineError
 from streaming_pipeline.local.jars import spark_jars
@@ -76,7 +80,8 @@ def start_session(home: Path, *, connect: bool = False, event_log: Path | None =
     for key, value in confs.items():
         builder = builder.config(key, value)
     try:
-        spark = builder.getOrCreate()
+        with _stderr_to(home / "logs" / "spark.stderr"):
+            spark = builder.getOrCreate()
     except Exception as error:
         raise PipelineError(f"Spark could not start: {str(error).splitlines()[0]} See {log}.") from error
     quiet_python_logs()
@@ -101,7 +106,28 @@ def quiet_python_logs() -> None:
 
 def new_session(spark: SparkSession) -> SparkSession:
     """A session of its own (confs, temporary views) on the same Spark, as each task of a job has in a workspace."""
-    return spark.newSession()
+    if not is_remote():
+        return spark.newSession()
+    from pyspark.sql.connect.session import SparkSession as ConnectSession
+
+    session = ConnectSession.builder.remote("sc://localhost").create()
+    # At exit each client would ask the server, which is gone by then, for minutes to forget models that nobody made.
+    atexit.unregister(session.client._cleanup_ml_cache)
+    return session
+
+
+@contextmanager
+def _stderr_to(file: Path) -> Iterator[None]:
+    """Let a process that is started within the block, the JVM, write its standard error to `file` for all its life."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with file.open("ab") as log:
+            os.dup2(log.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def _sql_path(path: Path) -> str:
