@@ -61,6 +61,7 @@ FIELDS = (*EVENT, "properties")
         ((*FIELDS, 0, "logicalTypeOptions"), {"pattern": "("}, "event_id.logicalTypeOptions.pattern"),
         ((*FIELDS, 2, "logicalTypeOptions"), {"minimum": "last year"}, "timestamp.logicalTypeOptions.minimum"),
         ((*FIELDS, 1, "quality"), [{"metric": "rowCount", "mustBe": 0}], "event_type.quality"),
+        ((*FIELDS, 1, "quality", 0, "arguments", "validValues"), [True, False], "event_type.quality.*quotes"),
         ((*FIELDS, 1, "name"), "event_id", "event_id.*twice"),
         ((*FIELDS, 1, "name"), "offset", "offset"),
         ((*FIELDS, 1, "name"), "two words", "two words"),

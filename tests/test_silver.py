@@ -23,6 +23,7 @@ BAD = {
     event("1") + b" trailing": ["malformed_json"],
     event("1") + event("2"): ["malformed_json"],
     event("1") + b"]": ["malformed_json"],
+    event("1") + b"," + event("2") + b"]": ["malformed_json"],
     b"{'event_id': '1'}": ["malformed_json"],
     event("1") + b"," + event("2"): ["malformed_json"],
     b"[" + event("1") + b"]": ["not_an_object"],
@@ -52,6 +53,7 @@ BAD = {
     event("1", timestamp="2026-03-01T12:00:00"): ["no_zone:timestamp"],
     event("1", timestamp="2026-03-01"): ["no_zone:timestamp"],
     event("1", timestamp="yesterday"): ["wrong_type:timestamp"],
+    event("1", timestamp="10:15:00Z"): ["wrong_type:timestamp"],
     event("1", timestamp="1970-01-01T00:00:00Z"): ["out_of_range:timestamp"],
     event("1", timestamp="9999-12-31T23:59:59Z"): ["out_of_range:timestamp"],
     event("1", timestamp="2026-03-03T12:00:06Z"): ["out_of_range:timestamp"],
@@ -117,7 +119,7 @@ def test_first_record_is_the_event_and_the_others_are_duplicates(spark, offline_
     assert rows(spark, offline_settings, "duplicate_events", "event_id", "offset") == [("a", 2), ("a", 3), ("b", 4)]
 
 
-def test_the_answer_does_not_depend_on_how_records_fall_into_batches(spark, offline_settings):
+def test_one_batch_and_many_give_the_same_events_when_records_come_in_order(spark, offline_settings):
     """A day apart is a re-delivery; beyond the window it is another event, measured from an event and not from a re-delivery."""
     days = [0, 1, 2, 3, 4, 1]
     payloads = [event("a", T0 + timedelta(days=day)) for day in days]
@@ -176,6 +178,30 @@ def test_a_batch_that_is_run_again_after_a_crash_adds_nothing_twice(spark, offli
     assert sorted(placed) == list(range(55))
     assert all(len(where) == 1 for where in placed.values())
     assert len(rows(spark, offline_settings, "silver_events", "event_id")) == len({p for p in payloads if p != b"{"})
+
+
+def test_a_lost_checkpoint_and_another_contract_move_no_record_that_has_its_place(spark, offline_settings, tmp_path):
+    append_to_bronze(spark, offline_settings, [event("a"), event("b", event_type="refund"), event("a")])
+    cleanse_bronze_to_silver(spark, offline_settings)
+    before = place(spark, offline_settings)
+    text = Path(offline_settings.contract_path).read_text()
+    (tmp_path / "config").mkdir()
+    changed = replace(offline_settings, config_dir=str(tmp_path / "config"))
+    Path(changed.contract_path).write_text(text.replace("[click, purchase, view]", "[refund]"))
+    shutil.rmtree(offline_settings.checkpoint_dir)
+    cleanse_bronze_to_silver(spark, changed)
+    assert place(spark, changed) == before
+
+
+def test_a_field_that_is_new_in_the_contract_is_read_from_what_arrived_before(spark, offline_settings, tmp_path):
+    append_to_bronze(spark, offline_settings, [event("a", channel="web"), event("b")])
+    text = Path(offline_settings.contract_path).read_text()
+    (tmp_path / "config").mkdir()
+    changed = replace(offline_settings, config_dir=str(tmp_path / "config"))
+    field = "      - name: channel\n        logicalType: string\n"
+    Path(changed.contract_path).write_text(text.replace("      - name: value\n", field + "      - name: value\n"))
+    cleanse_bronze_to_silver(spark, changed)
+    assert rows(spark, changed, "silver_events", "event_id", "channel") == [("a", "web"), ("b", None)]
 
 
 def test_a_contract_deployed_between_two_attempts_changes_nothing_for_the_batch(tmp_path):

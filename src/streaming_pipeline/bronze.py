@@ -1,13 +1,13 @@
 """Kafka → `bronze_events`: whatever is on the topic arrives, unchanged, exactly once, in bounded batches."""
 
 import json
-from pathlib import Path
 
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from streaming_pipeline import kafka, tables
 from streaming_pipeline.contract import Contract, load_contract, parse_payload
+from streaming_pipeline.errors import PipelineError
 from streaming_pipeline.settings import Settings
 from streaming_pipeline.streams import has_checkpoint, run_available_now
 
@@ -28,7 +28,13 @@ def to_bronze(records: DataFrame, contract: Contract, topic_id: str) -> DataFram
         F.col("value").alias("raw_payload"),
     )
     parsed = parse_payload(received, contract, "raw_payload")
-    return parsed.select(*received.columns, *contract.field_names, "parse_error", F.current_timestamp().alias("ingested_at"))
+    return parsed.select(
+        *received.columns,
+        *contract.field_names,
+        "parse_error",
+        F.lit(contract.fingerprint).alias("contract_fingerprint"),
+        F.current_timestamp().alias("ingested_at"),
+    )
 
 
 def starting_offsets(spark: SparkSession, settings: Settings, topic: kafka.TopicInfo) -> str:
@@ -45,6 +51,11 @@ def starting_offsets(spark: SparkSession, settings: Settings, topic: kafka.Topic
     )
     if not held:
         return "earliest"
+    if not topic.partitions:
+        raise PipelineError(
+            f"The checkpoint of bronze is gone, bronze holds records of {topic.topic}, and with databricks.serviceCredential Kafka "
+            "cannot be asked for its partitions: restore the checkpoint folder, or run once with another way to log in."
+        )
     behind = {row["partition"]: row["last"] + 1 for row in held}
     return json.dumps({topic.topic: {str(p): behind.get(p, -2) for p in sorted({*topic.partitions, *behind})}})
 
@@ -55,7 +66,7 @@ def stream_kafka_to_bronze(spark: SparkSession, settings: Settings) -> int:
     The broker is asked once before the stream starts, so that a wrong setting is a `PipelineError` in seconds. The checkpoint's
     name holds the topic's id: a recreated topic begins anew instead of being read from the old one's offsets.
     """
-    contract = load_contract(Path(settings.config_dir) / "event_contract.yml")
+    contract = load_contract(settings.contract_path)
     connection = settings.kafka
     topic = kafka.check_connection(connection)
     tables.create_missing(spark, settings, [tables.bronze_events(contract)])

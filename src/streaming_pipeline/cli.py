@@ -22,6 +22,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     console = Console(soft_wrap=False)
     try:
+        if options.home.exists() and not options.home.is_dir():
+            raise UsageError(f"--home {options.home} is a file: name a folder.")
         return options.call(options, console)
     except KeyboardInterrupt:
         _say("Stopped.")
@@ -93,6 +95,16 @@ def _produce(options: argparse.Namespace, console: Console) -> int:
     from streaming_pipeline.local.demo import GROUND_TRUTH, produce_with_progress
     from streaming_pipeline.producer import produce, records_from_lines
 
+    live = options.rate is not None
+    for option, given, fits in (
+        ("--rate", options.rate, True),
+        ("--count", options.count, not options.file),
+        ("--duration", options.duration, not options.file),
+        ("--start", options.start, not options.file and not live),
+        ("--faults", options.faults, not options.file and not live),
+    ):
+        if given is not None and not fits:
+            raise UsageError(f"{option} does not go with {'--file' if options.file else '--rate'}: leave one of them out.")
     lines = None
     if options.file:
         lines = sys.stdin.buffer if options.file == "-" else _open(Path(options.file))
@@ -102,14 +114,15 @@ def _produce(options: argparse.Namespace, console: Console) -> int:
             report = produce(kafka, records, rate=options.rate)
             if records.not_json:
                 _say(f"{records.not_json:,} lines are not JSON; they were sent as they are.")
-        elif options.rate:
-            duration = timedelta(seconds=options.duration) if options.duration else None
+        elif live:
+            duration = timedelta(seconds=options.duration) if options.duration is not None else None
             events = synthetic.stream(seed=options.seed, duration=duration)
             report = produce(kafka, _first(events, options.count), rate=options.rate)
         else:
-            days = timedelta(seconds=options.duration) if options.duration else timedelta(days=14)
-            faults = None if options.faults == "all" else [] if options.faults == "none" else options.faults.split(",")
-            events = synthetic.generate(options.count or 300_000, start=options.start, duration=days, seed=options.seed, faults=faults)
+            days = timedelta(days=14) if options.duration is None else timedelta(seconds=options.duration)
+            faults = None if options.faults in (None, "all") else [] if options.faults == "none" else options.faults.split(",")
+            count = 300_000 if options.count is None else options.count
+            events = synthetic.generate(count, start=options.start, duration=days, seed=options.seed, faults=faults)
             report = produce_with_progress(kafka, events, options.home, console)
             print(f"What is in them, for judging results: {options.home / GROUND_TRUTH}")
         print(f"{report.delivered:,} records delivered to {kafka.topic} in {report.seconds:.1f} s.")
@@ -207,7 +220,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     produce.add_argument("--seed", type=int, default=7, help="the same seed and start make the same events (default: 7)")
     produce.add_argument("--start", type=_time, help="time of the first event, such as 2026-03-01T00:00:00Z")
-    produce.add_argument("--faults", default="all", help="all, none, or names separated by commas (default: all)")
+    produce.add_argument("--faults", help="all, none, or names separated by commas (default: all)")
     produce.add_argument("--file", metavar="FILE", help="JSON lines to send as they are; - for standard input")
 
     consume = command("consume", _consume, "Look at what is on the topic.")

@@ -130,8 +130,8 @@ class Contract:
                 length = F.length(text)
                 rules.append((f"wrong_length:{name}", (length < (field.min_length or 0)) | (length > (field.max_length or 2**31 - 1))))
             if field.pattern is not None:
-                # Contracts write whole-value patterns with ^…$; `$` would let a trailing line feed through.
-                rules.append((f"wrong_pattern:{name}", ~text.rlike(rf"\A(?:{field.pattern.removeprefix('^').removesuffix('$')})\z")))
+                # \z: a pattern's own `$` would let a trailing line feed through.
+                rules.append((f"wrong_pattern:{name}", ~text.rlike(rf"\A(?:{field.pattern})\z")))
         elif field.logical_type == "number":
             infinite = typed.isin(float("inf"), float("-inf"))
             named = unreadable & F.lower(_unquoted(text)).isin("nan", "+nan", "-nan")
@@ -162,13 +162,15 @@ class Contract:
 def parse_payload(records: DataFrame, contract: Contract, payload: str) -> DataFrame:
     """Add to rows with a binary column `payload`: each field of the contract as text, and `parse_error`, NULL if it is one JSON object.
 
-    The payload is parsed inside a list with an empty object behind it: alone, Spark's parser stops at the end of the first
+    The payload is parsed inside a list with a mark behind it: alone, Spark's parser stops at the end of the first
     value and would let `{…} garbage` or two events in one payload pass as one. Step by step, so that Spark parses once a row.
     """
     texts = records.withColumn("_text", F.try_validate_utf8(F.col(payload).cast("string")))
-    listed = F.concat(F.lit("["), "_text", F.lit(",{}]"))
-    lists = texts.withColumn("_list", F.from_json(listed, f"array<struct<{contract.raw_schema}>>", {"allowSingleQuotes": "false"}))
-    events = lists.withColumn("_event", F.when(F.size("_list") == 2, F.get("_list", F.lit(0))))
+    listed = F.concat(F.lit("["), "_text", F.lit(',{"_end": "1"}]'))
+    schema = f"array<struct<{contract.raw_schema}, `_end` string>>"
+    lists = texts.withColumn("_list", F.from_json(listed, schema, {"allowSingleQuotes": "false"}))
+    is_one = (F.size("_list") == 2) & (F.get("_list", F.lit(1))["_end"] == "1")
+    events = lists.withColumn("_event", F.when(is_one, F.get("_list", F.lit(0))))
     is_json = F.try_parse_json(F.concat(F.lit('{"payload":'), "_text", F.lit(',"end":0}'))).isNotNull()
     error = (
         F.when(F.col("_event").isNotNull(), F.lit(None).cast("string"))
@@ -325,6 +327,9 @@ def _field(check: _Checker, item: Any, key: str) -> Field:
             check.fail(f"{key}.quality", "only metric: invalidValues with arguments.validValues and mustBe: 0 is supported")
         if not isinstance(arguments["validValues"], list) or not arguments["validValues"]:
             check.fail(f"{key}.quality", "arguments.validValues must be a list of at least one value")
+        for value in arguments["validValues"]:
+            if logical_type == "string" and not isinstance(value, str):
+                check.fail(f"{key}.quality", f"{value!r} in arguments.validValues is no text: put it in quotes")
         valid_values = tuple(str(value) for value in arguments["validValues"])
     return Field(
         name=name,
@@ -367,7 +372,10 @@ def _typed(field: Field) -> Column:
         typed = _unquoted(text).try_cast("double")
         # Spark reads Java's 1d and 1f as numbers too; NaN is none.
         return F.when(~F.isnan(typed) & ~F.lower(F.right(text, F.lit(1))).isin("d", "f"), typed)
-    return text.try_cast(field.spark_type)
+    # Spark would read a time without a date as one of today.
+    dated = text.rlike(r"\A\d{4}-\d{2}-\d{2}" if field.logical_type == "timestamp" else r"\A\d{4}-\d{2}-\d{2}\z")
+    typed = text.try_cast(field.spark_type)
+    return F.when(dated, typed) if field.logical_type in ("timestamp", "date") else typed
 
 
 def _unquoted(text: Column) -> Column:

@@ -1,11 +1,12 @@
 """`silver_events` → `gold_anomaly_predictions`: each event is scored once, by the champion of that moment."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
@@ -24,7 +25,7 @@ ARROW_BATCH_ROWS = 50_000
 
 def score(silver: DataFrame, champion: Champion, contract: Contract) -> DataFrame:
     """Silver rows → rows of `gold_anomaly_predictions`."""
-    names = [*contract.field_names, "timestamp_unix", "event_date", *[name for name, _, _ in tables.COORDINATES]]
+    names = [*contract.field_names, "timestamp_unix", "event_date", *tables.COORDINATE_NAMES]
     inputs = [f"input_{name}" for name in champion.features]
     wide = silver.select(
         *[timestamp_unix(contract) if name == "timestamp_unix" else F.col(f"`{name}`") for name in names],
@@ -47,7 +48,7 @@ def score(silver: DataFrame, champion: Champion, contract: Contract) -> DataFram
         "anomaly_flag",
         F.lit(None).cast("string").alias("explanation"),
         "event_date",
-        *[name for name, _, _ in tables.COORDINATES],
+        *tables.COORDINATE_NAMES,
         F.lit(champion.name).alias("model_name"),
         F.lit(champion.version).alias("model_version"),
         F.current_timestamp().alias("scored_at"),
@@ -65,13 +66,16 @@ def write_batch(silver: DataFrame, batch_id: int, settings: Settings, champion: 
 
 def score_silver_to_gold(spark: SparkSession, settings: Settings) -> int:
     """Score what is new in silver; returns how many events were scored. Raises `PipelineError` if there is no champion."""
-    contract = load_contract(Path(settings.config_dir) / "event_contract.yml")
+    contract = load_contract(settings.contract_path)
     tables.create_missing(spark, settings, [tables.silver_events(contract), tables.gold_anomaly_predictions(contract)])
     champion = load_champion(settings)
     feature_columns(contract, champion.features)  # the contract may have lost a field since the training
-    spark.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", ARROW_BATCH_ROWS)
+    try:
+        spark.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", ARROW_BATCH_ROWS)
+    except PySparkException:
+        print("This compute keeps its own Arrow batch size.")  # serverless takes a short list of settings only
     before = tables.row_count(spark, settings, "gold_anomaly_predictions")
-    write = partial(write_batch, settings=settings, champion=champion, contract_text=contract.text)
+    write = partial(write_batch, settings=replace(settings, secrets={}), champion=champion, contract_text=contract.text)
     source = spark.readStream.option("maxFilesPerTrigger", 1000).table(settings.table("silver_events"))
     run_available_now(source.writeStream.foreachBatch(write), "gold", settings.checkpoint("gold"))
     return tables.row_count(spark, settings, "gold_anomaly_predictions") - before

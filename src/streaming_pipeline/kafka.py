@@ -111,7 +111,7 @@ def check_connection(kafka: KafkaSettings, timeout_seconds: float = 10) -> Topic
     certificates, the API key or the topic. A connection by `databricks.serviceCredential` can be made by Spark only and is not checked.
     """
     if SERVICE_CREDENTIAL in kafka.options:
-        return TopicInfo(kafka.topic, "unknown", ())
+        return TopicInfo(kafka.topic, f"unknown:{kafka.topic}", ())
     return _Broker(kafka, timeout_seconds).topic_info()
 
 

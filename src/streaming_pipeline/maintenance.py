@@ -3,7 +3,6 @@
 import re
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from pathlib import Path
 from typing import Any
 
 from pyspark.sql import SparkSession
@@ -27,10 +26,10 @@ def maintain_tables(spark: SparkSession, settings: Settings) -> Maintenance:
     A date is closed once it is over in UTC: Z-ordering rewrites what it touches each time, so that the open date is left alone, and
     a closed one until late events have added to it. Must not run beside the main job: the two would conflict over files.
     """
-    contract = load_contract(Path(settings.config_dir) / "event_contract.yml")
+    contract = load_contract(settings.contract_path)
     every = tables.all_tables(contract)
     tables.create_missing(spark, settings, every)
-    zorder = {"silver_events": contract.id_field, "gold_anomaly_predictions": "anomaly_score"}
+    zorder = {"silver_events": contract.event_time_field, "gold_anomaly_predictions": "anomaly_score"}
     done = []
     for table in every:
         name = settings.table(table.name)

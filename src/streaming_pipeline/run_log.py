@@ -42,7 +42,9 @@ def timed_step(run_dir: str, task: str) -> Iterator[Step]:
     folder = Path(run_dir, "steps")
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps({**asdict(step), "run_time": step.run_time.isoformat()})
-    (folder / f"{uuid.uuid4().hex}.json").write_text(text, encoding="utf-8")
+    half = folder / f"{uuid.uuid4().hex}.half"
+    half.write_text(text, encoding="utf-8")
+    half.rename(half.with_suffix(".json"))
 
 
 def run_task(name: str, stage: Callable[[SparkSession, Settings], Result], spark: SparkSession, settings: Settings) -> Result:
@@ -71,9 +73,14 @@ def _collect_steps(run_dir: str) -> list[Step]:
     """The steps that the run's folder holds, oldest first; their files are taken away."""
     steps = []
     for file in Path(run_dir, "steps").glob("*.json"):
-        fields: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        mine = file.with_suffix(f".{uuid.uuid4().hex}")
+        try:
+            file.rename(mine)
+        except FileNotFoundError:
+            continue  # a task that runs beside this one has taken it
+        fields: dict[str, Any] = json.loads(mine.read_text(encoding="utf-8"))
         steps.append(Step(**{**fields, "run_time": datetime.fromisoformat(fields["run_time"])}))
-        file.unlink()
+        mine.unlink()
     return sorted(steps, key=lambda step: step.run_time)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from streaming_pipeline.errors import UsageError
+from streaming_pipeline.errors import PipelineError, UsageError
 
 SECRET_KEYS = (
     "KAFKA_BOOTSTRAP_SERVERS",
@@ -29,6 +29,9 @@ SECRET_KEYS = (
     "SMTP_TO",
 )
 """What the secret scope, or `.env`, may hold; the names are the same in both."""
+
+PLAIN_KEYS = frozenset(key for key in SECRET_KEYS if key not in ("KAFKA_API_KEY", "KAFKA_API_SECRET", "SMTP_USERNAME", "SMTP_PASSWORD"))
+"""Those of them that may be shown: a message that hides the wrong host or topic helps nobody."""
 
 DEFAULT_TOPIC = "stream-input"
 _PROTOCOLS = ("SSL", "SASL_SSL")
@@ -128,8 +131,16 @@ class Settings:
         scope = parameters.get("secret_scope")
         secrets = {}
         if scope:
-            held = {secret.key for secret in dbutils.secrets.list(scope)}
-            secrets = {key: dbutils.secrets.get(scope, key) for key in SECRET_KEYS if key in held}
+            try:
+                held = {secret.key for secret in dbutils.secrets.list(scope)}
+                secrets = {key: dbutils.secrets.get(scope, key) for key in SECRET_KEYS if key in held}
+            except PipelineError:
+                raise
+            except Exception as error:  # the workspace has many ways to say that a scope is missing or not for this user
+                raise UsageError(
+                    f"Parameter 'secret_scope': the scope {scope!r} cannot be read ({type(error).__name__}). "
+                    "Check its name and that you may read it; `databricks secrets list-scopes` shows what there is."
+                ) from error
         return cls.from_parameters(parameters, secrets)
 
     @classmethod
@@ -166,6 +177,11 @@ class Settings:
         return f"`{self.catalog}`.`{self.schema}`.`{name}`"
 
     @property
+    def contract_path(self) -> str:
+        """The file of the event contract."""
+        return f"{self.config_dir.rstrip('/')}/event_contract.yml"
+
+    @property
     def model_full_name(self) -> str:
         """The registered model's three-level name."""
         return f"{self.catalog}.{self.schema}.{self.model_name}"
@@ -194,6 +210,11 @@ def _convert(name: str, default: Any, text: str) -> Any:
             raise UsageError(f'Parameter \'kafka_options\' is not JSON ({error}): write {{"groupIdPrefix": "team-"}}.') from None
         if not isinstance(options, dict) or not all(isinstance(value, str) for value in options.values()):
             raise UsageError('Parameter \'kafka_options\' must be a JSON object of texts, such as {"groupIdPrefix": "team-"}.')
+        ours = sorted(
+            options.keys() & {"subscribe", "subscribePattern", "assign", "startingOffsets", "endingOffsets", "maxOffsetsPerTrigger"}
+        )
+        if ours:
+            raise UsageError(f"Parameter 'kafka_options' sets {', '.join(ours)}: bronze decides that itself, or by a parameter of its own.")
         return options
     if isinstance(default, tuple):
         return tuple(part.strip() for part in text.split(",") if part.strip())

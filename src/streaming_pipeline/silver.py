@@ -1,29 +1,31 @@
 """`bronze_events` → `silver_events`: valid, typed, one row per event; the rest to quarantine, re-deliveries to `duplicate_events`.
 
-A batch makes three writes: rejected records, duplicates, events. Each leaves out the coordinates that its table already holds, and
-the events go last and are what the two others left over. So a batch that is run again, after a crash between any two writes or
-with a lost checkpoint, adds nothing and calls nothing a duplicate of itself.
+A batch makes three writes: rejected records, duplicates, events. Each leaves out the coordinates that any of the three tables holds
+already, and the events go last and are what the two others left over. So a batch that is run again, after a crash between any two
+writes or with a lost checkpoint, adds nothing and calls nothing a duplicate of itself.
 """
 
 import io
 import os
 from contextlib import redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
-from functools import partial
+from functools import partial, reduce
 from pathlib import Path
 
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from streaming_pipeline import tables
-from streaming_pipeline.contract import Contract, load_contract, parse_contract
-from streaming_pipeline.coordinates import OffsetRanges, leave_out
+from streaming_pipeline.contract import Contract, load_contract, parse_contract, parse_payload
+from streaming_pipeline.coordinates import COORDINATES, OffsetRanges, leave_out
 from streaming_pipeline.run_log import timed_step
 from streaming_pipeline.settings import Settings
 from streaming_pipeline.streams import run_available_now
 
 PLAN_FILE = "silver_plan.txt"
+PLACES = ("silver_events", "quarantined_events", "duplicate_events")
+"""Every record of bronze ends in exactly one of them."""
 _ORDER = ("kafka_timestamp", "topic", "topic_id", "partition", "offset")
 """Which of two records of one batch came first."""
 
@@ -58,7 +60,7 @@ def judge(bronze: DataFrame, contract: Contract) -> DataFrame:
     return contract.judge(bronze).select(
         *contract.field_names,
         F.to_date(f"`{contract.event_time_field}`").alias("event_date"),
-        *[name for name, _, _ in tables.COORDINATES],
+        *tables.COORDINATE_NAMES,
         "kafka_timestamp",
         "raw_payload",
         "reasons",
@@ -90,7 +92,7 @@ def extent(judged: DataFrame) -> Extent:
 def rejected(judged: DataFrame, contract: Contract) -> DataFrame:
     """Judged rows → rows of `quarantined_events`."""
     return judged.where("reasons IS NOT NULL").select(
-        *[name for name, _, _ in tables.COORDINATES],
+        *tables.COORDINATE_NAMES,
         "kafka_timestamp",
         "raw_payload",
         F.lit("silver").alias("stage"),
@@ -148,7 +150,7 @@ def events(valid: DataFrame, contract: Contract) -> DataFrame:
     return valid.select(
         *contract.field_names,
         "event_date",
-        *[name for name, _, _ in tables.COORDINATES],
+        *tables.COORDINATE_NAMES,
         "kafka_timestamp",
         F.lit(contract.fingerprint).alias("contract_fingerprint"),
         F.current_timestamp().alias("processed_at"),
@@ -159,24 +161,29 @@ def write_batch(bronze: DataFrame, batch_id: int, settings: Settings, contract_t
     """Judge one micro-batch of bronze and write it to the three tables."""
     spark = bronze.sparkSession
     contract = parse_contract(pinned_contract(checkpoint, batch_id, contract_text))
+    if not bronze.where(F.col("contract_fingerprint") != contract.fingerprint).isEmpty():
+        # It arrived under another contract, which may have lacked a field or named it otherwise.
+        bronze = parse_payload(bronze.drop(*contract.field_names, "parse_error"), contract, "raw_payload")
     judged = judge(bronze, contract)
     with timed_step(settings.run_dir, "silver_extent") as step:
         batch = extent(judged)
         step.records = batch.valid + batch.rejected
 
-    def new(rows: DataFrame, name: str) -> DataFrame:
-        return leave_out(rows, spark.table(settings.table(name)), batch.offsets)
+    def unplaced(rows: DataFrame) -> DataFrame:
+        """The rows that none of the three tables holds yet, as these are now."""
+        placed = [spark.table(settings.table(name)).select(*COORDINATES) for name in PLACES]
+        return leave_out(rows, reduce(DataFrame.unionByName, placed), batch.offsets)
 
     if batch.rejected:
         with timed_step(settings.run_dir, "quarantine_write") as step:
-            step.records = tables.append(settings, "quarantined_events", new(rejected(judged, contract), "quarantined_events"))
+            step.records = tables.append(settings, "quarantined_events", unplaced(rejected(judged, contract)))
     if batch.valid:
-        valid = new(judged.where("reasons IS NULL"), "silver_events")
+        valid = judged.where("reasons IS NULL")
         near = spark.table(settings.table("silver_events")).where(batch.near_dates(settings.dedupe_window_days))
         with timed_step(settings.run_dir, "duplicates_write") as step:
-            found = repetitions(valid, near, contract, settings.dedupe_window_days)
-            step.records = tables.append(settings, "duplicate_events", new(found, "duplicate_events"))
-        deduped = events(new(valid, "duplicate_events"), contract)
+            found = repetitions(unplaced(valid), near, contract, settings.dedupe_window_days)
+            step.records = tables.append(settings, "duplicate_events", found)
+        deduped = events(unplaced(valid), contract)
         _keep_plan(deduped, settings.run_dir)
         with timed_step(settings.run_dir, "silver_write") as step:
             step.records = tables.append(settings, "silver_events", deduped)
@@ -184,16 +191,16 @@ def write_batch(bronze: DataFrame, batch_id: int, settings: Settings, contract_t
 
 def cleanse_bronze_to_silver(spark: SparkSession, settings: Settings) -> SilverCounts:
     """Take what is new in bronze through the contract's rules; returns what was added."""
-    contract = load_contract(Path(settings.config_dir) / "event_contract.yml")
+    contract = load_contract(settings.contract_path)
     made = [tables.bronze_events(contract), tables.silver_events(contract), tables.QUARANTINED_EVENTS, tables.DUPLICATE_EVENTS]
     tables.create_missing(spark, settings, made)
-    counted = ("silver_events", "quarantined_events", "duplicate_events")
-    before = [tables.row_count(spark, settings, name) for name in counted]
+    before = [tables.row_count(spark, settings, name) for name in PLACES]
     checkpoint = settings.checkpoint("silver")
-    write = partial(write_batch, settings=settings, contract_text=contract.text, checkpoint=checkpoint)
+    # Without the secrets: what a batch closes over travels to where it runs.
+    write = partial(write_batch, settings=replace(settings, secrets={}), contract_text=contract.text, checkpoint=checkpoint)
     source = spark.readStream.option("maxFilesPerTrigger", 1000).table(settings.table("bronze_events"))
     run_available_now(source.writeStream.foreachBatch(write), "silver", checkpoint)
-    after = [tables.row_count(spark, settings, name) for name in counted]
+    after = [tables.row_count(spark, settings, name) for name in PLACES]
     return SilverCounts(*[now - then for now, then in zip(after, before, strict=True)])
 
 

@@ -16,8 +16,8 @@ def has_checkpoint(path: str) -> bool:
 def run_available_now(writer: DataStreamWriter, name: str, checkpoint: str, into: str | None = None) -> None:
     """Run a stream over what is there now, and wait for its end.
 
-    `into` names the table to append to; without it the writer has its own `foreachBatch`. Raises `PipelineError` with the
-    cause's own words if the stream fails, since Spark wraps a user's mistake in pages of stack.
+    `into` names the table to append to; without it the writer has its own `foreachBatch`. A `PipelineError` of a batch comes out
+    as one again, since Spark wraps it in pages of stack; any other failure as Spark tells it.
     """
     writer = writer.option("checkpointLocation", checkpoint).trigger(availableNow=True)
     query = writer.toTable(into) if into else writer.start()
@@ -26,16 +26,15 @@ def run_available_now(writer: DataStreamWriter, name: str, checkpoint: str, into
     except BaseException as error:
         if query.isActive:
             query.stop()
-        if not isinstance(error, Exception):
-            raise
-        raise PipelineError(f"The stream {name} failed: {_cause(error)}") from error
+        cause = _users_mistake(error)
+        if cause:
+            raise PipelineError(f"The stream {name} failed: {cause}") from error
+        raise
 
 
-def _cause(error: Exception) -> str:
-    """The line of a streaming failure that says what happened."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    for line in lines:
-        if "streaming_pipeline.errors." in line:
+def _users_mistake(error: BaseException) -> str | None:
+    """The message of the `PipelineError` or `UsageError` that Spark tells of, if it was one."""
+    for line in str(error).splitlines():
+        if line.strip().startswith("streaming_pipeline.errors."):
             return line.split(":", 1)[1].strip()
-    causes = [line for line in lines if line.startswith("Caused by:")]
-    return (causes[-1].removeprefix("Caused by:") if causes else lines[0] if lines else type(error).__name__).strip()
+    return None

@@ -4,7 +4,7 @@ Columns that come from the event contract stand where `contract_columns` puts th
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -28,7 +28,6 @@ class Table:
     columns: Columns
     partition_by: str | None = None
     statistics_on: tuple[str, ...] = ()
-    properties: dict[str, str] = field(default_factory=dict)
 
     @property
     def column_names(self) -> list[str]:
@@ -42,6 +41,9 @@ COORDINATES: Columns = (
     ("partition", "INT", "Kafka partition"),
     ("offset", "BIGINT", "offset within the partition"),
 )
+
+
+COORDINATE_NAMES = tuple(name for name, _, _ in COORDINATES)
 
 
 def contract_columns(contract: Contract, typed: bool) -> Columns:
@@ -62,6 +64,7 @@ def bronze_events(contract: Contract) -> Table:
             ("raw_payload", "BINARY", "the record's value, as received"),
             *contract_columns(contract, typed=False),
             ("parse_error", "STRING", "why the payload is not one JSON object; NULL if it is"),
+            ("contract_fingerprint", "STRING", "the contract by which the payload was parsed"),
             ("ingested_at", "TIMESTAMP", "when bronze wrote it"),
         ),
         statistics_on=("topic_id", "partition", "offset", "kafka_timestamp", "ingested_at"),
@@ -120,7 +123,7 @@ def gold_anomaly_predictions(contract: Contract) -> Table:
             ("timestamp_unix", "DOUBLE", "event time in seconds since 1970"),
             ("anomaly_score", "DOUBLE", "the model's decision_function; lower is stranger"),
             ("anomaly_flag", "INT", "-1 for an anomaly, 1 for none"),
-            ("explanation", "STRING", "what drove the score of a flagged event"),
+            ("explanation", "STRING", "what drove the score of a flagged event; NULL: none is made yet"),
             ("event_date", "DATE", "UTC date of the event"),
             *COORDINATES,
             ("model_name", "STRING", "the registered model"),
@@ -145,7 +148,7 @@ MONITOR_LOGS = Table(
         ("quarantined_events", "BIGINT", "records rejected since the last look"),
         ("unaccounted_records", "BIGINT", "bronze records that are not exactly one of silver, duplicate, open quarantine; 0"),
         ("lost_records", "BIGINT", "records that Kafka holds between bronze's first and last and bronze does not; 0; NULL: not asked"),
-        ("latest_event_time", "TIMESTAMP", "event time of the newest event"),
+        ("latest_event_time", "TIMESTAMP", "event time of the newest event; of one dated ahead of Kafka's clock, its arrival"),
         ("freshness_seconds", "DOUBLE", "run_time - latest_event_time"),
         ("lateness_p50_seconds", "DOUBLE", "median of kafka_timestamp - event time, new rows"),
         ("lateness_p95_seconds", "DOUBLE", "95 % quantile of the same"),
@@ -154,6 +157,7 @@ MONITOR_LOGS = Table(
         ("status", "STRING", "Healthy, Unhealthy or Unknown"),
         ("status_reason", "STRING", "why it is not Healthy"),
         ("totals", "MAP<STRING, BIGINT>", "rows of each table at this look; the next look counts from here"),
+        ("read_until", "MAP<STRING, BIGINT>", "topic_id/partition -> offset up to which records were counted"),
         ("verified_until", "MAP<STRING, BIGINT>", "topic_id/partition -> offset up to which every record is accounted for"),
     ),
 )
@@ -165,7 +169,7 @@ BENCHMARK_LOGS = Table(
         ("run_time", "TIMESTAMP", "when the step began"),
         ("task", "STRING", "the step, such as silver_write"),
         ("elapsed_seconds", "DOUBLE", "how long it took"),
-        ("records", "BIGINT", "rows that it wrote"),
+        ("records", "BIGINT", "rows that it wrote, looked at (monitoring) or learnt from (training)"),
         ("records_per_second", "DOUBLE", "records / elapsed_seconds"),
         ("run_id", "STRING", "the job run"),
     ),
@@ -260,7 +264,7 @@ def row_count(spark: SparkSession, settings: Settings, name: str) -> int:
 
 def _create_statement(full_name: str, table: Table) -> str:
     columns = ", ".join(f"`{name}` {kind} COMMENT {_text(comment)}" for name, kind, comment in table.columns)
-    properties = {"delta.checkpointInterval": "50", **table.properties}
+    properties = {"delta.checkpointInterval": "50"}
     if table.statistics_on:
         properties["delta.dataSkippingStatsColumns"] = ",".join(f"`{name}`" for name in table.statistics_on)
     listed = ", ".join(f"{_text(key)} = {_text(value)}" for key, value in properties.items())

@@ -15,6 +15,7 @@ from streaming_pipeline.local.broker import Broker, running_broker
 from streaming_pipeline.local.job import only_run, run_on_laptop
 from streaming_pipeline.local.judge import Verdict, judge
 from streaming_pipeline.producer import ProduceReport, produce
+from streaming_pipeline.queries import query
 from streaming_pipeline.settings import DEFAULT_TOPIC, KafkaSettings, Settings
 
 GROUND_TRUTH = "ground_truth.jsonl"
@@ -42,10 +43,11 @@ def run_demo(home: Path, *, count: int = 300_000, seed: int = 7, console: Consol
             show_tables(spark, settings, console)
             show_verdicts(judge(spark, settings, home / GROUND_TRUTH), console)
         spark.stop()
-    console.print(f"\nThe run's page, with each notebook's output: {_short(run.run_dir / 'index.html')}")
+    page = _short(run.run_dir / "index.html")
+    console.print(f"\nThe run's page, with each notebook's output: {page}", soft_wrap=True, highlight=False)
     if run.state == "SUCCESS":
-        query = "SELECT * FROM gold_anomaly_predictions WHERE anomaly_flag = -1 ORDER BY anomaly_score ASC LIMIT 20"
-        console.print(f'Ask the tables:  streaming-pipeline sql --home {_short(home)} "{query}"', soft_wrap=True, highlight=False)
+        ask = f'uv run streaming-pipeline sql --home {_short(home)} "{query("top_anomalies")}"'
+        console.print(f"Ask the tables:  {ask}", soft_wrap=True, highlight=False)
     return run.state == "SUCCESS"
 
 

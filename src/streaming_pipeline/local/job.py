@@ -95,7 +95,10 @@ def run_on_laptop(
         read_secrets(env_file)
     run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{random.token_hex(2)}"
     run_dir = home / "runs" / run_id
-    with only_run(home), nullcontext(secrets) if secrets else kafka_secrets(home, env_file) as secrets:
+    asks_kafka = any(parameter["name"] == "secret_scope" for parameter in bundle.job(job).get("parameters", []))
+    if secrets is None and not asks_kafka:
+        secrets = read_secrets(env_file)
+    with only_run(home), kafka_secrets(home, env_file) if secrets is None else nullcontext(secrets) as secrets:
         spark = start_session(home, connect=connect, event_log=run_dir / "spark-events")
         prepare_mlflow(home, bundle, parameters)
         run = run_job(
@@ -123,6 +126,8 @@ def prepare_mlflow(home: Path, bundle: Bundle, parameters: Mapping[str, str]) ->
     names = {experiment["name"] for experiment in bundle.resources.get("experiments", {}).values()}
     if "experiment" in parameters:
         names.add(parameters["experiment"])
+    before = Path.cwd()
+    os.chdir(store)  # where the store makes the `mlruns` of its default, which nothing uses
     logging.disable(logging.INFO)  # a new store announces each of its schema migrations, and sets up logging to that end itself
     try:
         for name in names:
@@ -130,3 +135,4 @@ def prepare_mlflow(home: Path, bundle: Bundle, parameters: Mapping[str, str]) ->
                 mlflow.create_experiment(name, artifact_location=(store / "artifacts").as_uri())
     finally:
         logging.disable(logging.NOTSET)
+        os.chdir(before)

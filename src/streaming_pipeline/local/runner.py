@@ -8,6 +8,7 @@ import logging
 import signal
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -20,6 +21,7 @@ from streaming_pipeline.local.dbutils import DBUtils, redactor
 from streaming_pipeline.local.job_graph import FAILED_STATES, DynamicValues, check_job, check_parameters, compare, decide, leaves, ordered
 from streaming_pipeline.local.notebook import CellError, run_notebook
 from streaming_pipeline.local.run_page import write_run_page
+from streaming_pipeline.settings import PLAIN_KEYS
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -139,7 +141,7 @@ class _Runner:
     ) -> None:
         self.bundle, self.spark_for_task, self.secrets = bundle, spark_for_task, secrets
         self.run_dir, self.run_id, self.reporter = run_dir, run_id, reporter
-        self.redact = redactor(secrets)
+        self.redact = redactor({key: value for key, value in secrets.items() if key not in PLAIN_KEYS})
         self.run: JobRun | None = None
 
     def new_run(self, job_key: str, parameters: Mapping[str, str]) -> JobRun:
@@ -261,9 +263,9 @@ class _Runner:
         try:
             with _interruptible():
                 result = run_notebook(Path(notebook["notebook_path"]), spark=spark, dbutils=dbutils, html=task.html, redact=self.redact)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as interrupt:
             with contextlib.suppress(Exception):
-                spark.interruptAll()
+                _interrupt_spark(spark, interrupt)
             raise
         finally:
             # A workspace ends a task's streams with the task; left alone they would go on into the next one.
@@ -284,6 +286,19 @@ class _Runner:
         if called.state != "SUCCESS":
             task.error = called.error or f"Job {called.key!r} failed: {', '.join(f'{child.key} {child.state}' for child in failed)}."
         return not any(child.users_mistake for child in failed)
+
+
+def _interrupt_spark(spark: "SparkSession", interrupt: KeyboardInterrupt) -> None:
+    """End what Spark is doing for a notebook that was interrupted.
+
+    A query that was still being planned has no job yet to be ended, and would run on without anyone waiting for it: so, if the
+    interrupt came while Python waited for the JVM, ask again until there was something to end, or nothing for some seconds.
+    """
+    frames = traceback.walk_tb(interrupt.__traceback__)
+    waited = any(frame.f_globals.get("__name__", "").startswith("py4j.") for frame, _ in frames)
+    deadline = time.monotonic() + (5 if waited else 0)
+    while not spark.interruptAll() and time.monotonic() < deadline:
+        time.sleep(0.1)
 
 
 @contextlib.contextmanager

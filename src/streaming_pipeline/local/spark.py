@@ -6,6 +6,7 @@ import os
 import re
 import socket
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,6 +39,10 @@ def start_session(home: Path, *, connect: bool = False, event_log: Path | None =
     os.environ["JAVA_HOME"] = str(java_home())
     # Workers must be this very Python: another on the PATH may lack the packages.
     os.environ["PYSPARK_PYTHON"] = os.environ["PYSPARK_DRIVER_PYTHON"] = sys.executable
+    # As on a cluster: times that Python is handed are UTC.
+    os.environ["TZ"] = "UTC"
+    if hasattr(time, "tzset"):
+        time.tzset()
     log = home / "logs" / "spark.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     log4j = home / "logs" / "log4j2.properties"

@@ -11,11 +11,10 @@ from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from streaming_pipeline.errors import UsageError
 from streaming_pipeline.local.spark import start_session
-
-FORMATS = ("table", "csv", "json")
 
 
 def run_query(home: Path, text: str, schema: str = "streaming") -> tuple[list[str], list[tuple]]:
@@ -40,11 +39,17 @@ def run_query(home: Path, text: str, schema: str = "streaming") -> tuple[list[st
 
 
 def _is_query(spark: SparkSession, text: str) -> bool:
-    """Whether the text only reads."""
-    plan = spark._jsparkSession.sessionState().sqlParser().parsePlan(text)
+    """Whether the text only reads: no part of its plan is a command (SHOW and DESCRIBE apart) or writes."""
     command = spark._jvm.java.lang.Class.forName("org.apache.spark.sql.catalyst.plans.logical.Command")
-    name = plan.getClass().getSimpleName()
-    return not command.isInstance(plan) or name.startswith(("Show", "Describe"))
+    parts = [spark._jsparkSession.sessionState().sqlParser().parsePlan(text)]
+    while parts:
+        plan = parts.pop()
+        name = plan.getClass().getSimpleName()
+        if name.startswith("Insert") or (command.isInstance(plan) and not name.startswith(("Show", "Describe"))):
+            return False
+        children = plan.children()
+        parts += [children.apply(index) for index in range(children.size())]
+    return True
 
 
 def render(columns: list[str], rows: list[tuple], form: str, console: Console) -> None:
@@ -57,15 +62,16 @@ def render(columns: list[str], rows: list[tuple], form: str, console: Console) -
         out = io.StringIO()
         writer = csv.writer(out, lineterminator="\n")
         writer.writerow(columns)
-        writer.writerows([["" if value is None else _text(value) for value in row] for row in rows])
+        writer.writerows([["" if value is None else _plain(value) for value in row] for row in rows])
         console.file.write(out.getvalue())
     else:
         table = Table(header_style="bold")
         for index, name in enumerate(columns):
             numeric = all(isinstance(row[index], int | float) or row[index] is None for row in rows)
-            table.add_column(name, justify="right" if numeric and rows else "left", overflow="fold")
+            table.add_column(Text(name), justify="right" if numeric and rows else "left", overflow="fold")
         for row in rows:
-            table.add_row(*["" if value is None else _text(value) for value in row])
+            # As Text, since a value may hold what looks like a style.
+            table.add_row(*[Text("" if value is None else _text(value)) for value in row])
         console.print(table)
         console.print(f"{len(rows):,} row{'' if len(rows) == 1 else 's'}")
 
@@ -87,6 +93,6 @@ def _text(value: Any) -> str:
         return value.isoformat(sep=" ", timespec="milliseconds")
     if isinstance(value, bytes | bytearray):
         return bytes(value).decode("utf-8", errors="replace")
-    if isinstance(value, dict | list):
+    if isinstance(value, dict | list | tuple):
         return json.dumps(_plain(value), ensure_ascii=False)
     return str(value)

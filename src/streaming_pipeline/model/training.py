@@ -4,7 +4,6 @@ import logging
 import os
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 os.environ.setdefault("MPLBACKEND", "agg")
 
@@ -62,7 +61,7 @@ def train(spark: SparkSession, settings: Settings) -> Training:
     Raises `PipelineError` where silver has too few rows, `UsageError` for a feature that silver lacks.
     """
     logging.getLogger("mlflow").setLevel(logging.ERROR)
-    contract = load_contract(Path(settings.config_dir) / "event_contract.yml")
+    contract = load_contract(settings.contract_path)
     tables.create_missing(spark, settings, [tables.silver_events(contract)])
     frame = training_frame(spark, settings, contract)
     began = time.perf_counter()

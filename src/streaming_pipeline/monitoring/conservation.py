@@ -24,7 +24,7 @@ class Conservation:
     verified_until: Offsets
     bronze_until: Offsets
     bronze_spans: tuple[tuple[str, int, int, int, int], ...]
-    """(topic_id, partition, first, last, rows) of the bronze records looked at."""
+    """(topic_id, partition, first, last, rows) of the bronze records looked at; `first` is where the look before had ended."""
 
 
 def check(spark: SparkSession, settings: Settings, verified_until: Mapping[str, int]) -> Conservation:
@@ -49,13 +49,16 @@ def check(spark: SparkSession, settings: Settings, verified_until: Mapping[str, 
     bronze_spans = [row for row in spans if row["side"] == "arrived"]
     balanced = surplus == 0 and _digest(bronze_spans) == _digest([row for row in spans if row["side"] == "placed"])
     unaccounted = 0 if balanced else max(abs(surplus), _count_unaccounted(arrived, placed))
-    bronze_until = {**verified_until, **{f"{row['topic_id']}/{row['partition']}": row["last"] + 1 for row in bronze_spans}}
+    bronze_until = {**verified_until, **{_key(row): row["last"] + 1 for row in bronze_spans}}
     return Conservation(
         unaccounted=unaccounted,
         totals=totals,
         verified_until=dict(verified_until) if unaccounted else bronze_until,
         bronze_until=bronze_until,
-        bronze_spans=tuple((row["topic_id"], row["partition"], row["first"], row["last"], row["rows"]) for row in bronze_spans),
+        bronze_spans=tuple(
+            (row["topic_id"], row["partition"], min(row["first"], verified_until.get(_key(row), row["first"])), row["last"], row["rows"])
+            for row in bronze_spans
+        ),
     )
 
 
@@ -80,9 +83,12 @@ def lost_records(
         .option("endingOffsets", json.dumps({topic.topic: last}))
         .option("failOnDataLoss", "false")
         .load()
+        .groupBy("partition")
         .count()
+        .collect()
     )
-    return max(0, held - sum(gap[4] for gap in gaps))
+    in_kafka = {row["partition"]: row["count"] for row in held}
+    return sum(max(0, in_kafka.get(partition, 0) - rows) for _, partition, _, _, rows in gaps)
 
 
 def behind(verified_until: Mapping[str, int]) -> Column:
@@ -112,6 +118,10 @@ def _spans(arrived: DataFrame, placed: DataFrame) -> list[Row]:
         )
         .collect()
     )
+
+
+def _key(row: Row) -> str:
+    return f"{row['topic_id']}/{row['partition']}"
 
 
 def _digest(spans: list[Row]) -> tuple[int, int]:

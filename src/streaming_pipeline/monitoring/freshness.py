@@ -31,7 +31,8 @@ def freshness(silver: DataFrame, contract: Contract, late_after_seconds: int) ->
     row = silver.agg(
         F.count(F.lit(1)).alias("records"),
         F.count(F.when(late > late_after_seconds, 1)).alias("late_events"),
-        F.max(f"`{contract.event_time_field}`").alias("latest"),
+        # An event dated ahead of its arrival would hide for hours that nothing arrives any more.
+        F.max(F.least(F.col(f"`{contract.event_time_field}`"), F.col("kafka_timestamp"))).alias("latest"),
         F.percentile_approx(late, [0.5, 0.95, 0.99], 1000).alias("quantiles"),
     ).first()
     return Freshness(row["records"], row["late_events"], row["latest"], tuple(row["quantiles"]) if row["quantiles"] else None)

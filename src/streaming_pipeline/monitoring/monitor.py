@@ -2,7 +2,6 @@
 
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
@@ -37,6 +36,7 @@ class MonitorLog:
     status: str
     status_reason: str | None
     totals: dict[str, int]
+    read_until: dict[str, int]
     verified_until: dict[str, int]
 
 
@@ -45,12 +45,15 @@ def monitor_silver_events(spark: SparkSession, settings: Settings) -> MonitorLog
 
     The row itself says where the next look begins, so that a look which crashes has either happened or not.
     """
-    contract = load_contract(Path(settings.config_dir) / "event_contract.yml")
-    tables.create_missing(spark, settings, tables.all_tables(contract))
+    contract = load_contract(settings.contract_path)
+    # Only what is read here: gold is made by a task that runs beside this one.
+    made = [tables.bronze_events(contract), tables.silver_events(contract), tables.QUARANTINED_EVENTS, tables.DUPLICATE_EVENTS]
+    tables.create_missing(spark, settings, [*made, tables.MONITOR_LOGS])
     last = _last_look(spark, settings)
     verified_until = dict(last["verified_until"]) if last else {}
     law = conservation.check(spark, settings, verified_until)
-    new_silver = spark.table(settings.table("silver_events")).where(conservation.behind(verified_until))
+    read_until = dict(last["read_until"]) if last else {}
+    new_silver = spark.table(settings.table("silver_events")).where(conservation.behind(read_until))
     seen = freshness(new_silver, contract, settings.late_after_seconds)
     lost, lag = _ask_kafka(spark, settings, law)
 
@@ -83,6 +86,7 @@ def monitor_silver_events(spark: SparkSession, settings: Settings) -> MonitorLog
         status=status,
         status_reason=reason,
         totals=law.totals,
+        read_until=law.bronze_until,
         verified_until=law.verified_until,
     )
     tables.append_rows(spark, settings, tables.MONITOR_LOGS, [asdict(row)])
@@ -101,13 +105,14 @@ def _ask_kafka(spark: SparkSession, settings: Settings, law: conservation.Conser
         connection = settings.kafka
         topic = kafka.check_connection(connection)
         ends, begins = kafka.end_offsets(connection), kafka.beginning_offsets(connection)
-    except PipelineError as error:
-        print(f"Kafka could not be asked for lag and lost records: {error}")
+        if not ends:
+            return None, None
+        lag = sum(max(0, end - law.bronze_until.get(f"{topic.topic_id}/{p}", begins.get(p, 0))) for p, end in ends.items())
+        return conservation.lost_records(spark, connection, topic, law.bronze_spans), lag
+    except Exception as error:
+        # Anything but our own words may hold the options of the connection.
+        print(f"Kafka could not be asked for lag and lost records: {error if isinstance(error, PipelineError) else type(error).__name__}")
         return None, None
-    if not ends:
-        return None, None
-    lag = sum(max(0, end - law.bronze_until.get(f"{topic.topic_id}/{p}", begins.get(p, 0))) for p, end in ends.items())
-    return conservation.lost_records(spark, connection, topic, law.bronze_spans), lag
 
 
 def _utc(value: datetime) -> datetime:

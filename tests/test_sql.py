@@ -1,0 +1,55 @@
+"""`sql`: what is a query, and how a result is shown."""
+
+import io
+from datetime import date, datetime
+
+import pytest
+from rich.console import Console
+
+from streaming_pipeline.local.sql import _is_query, render
+
+COLUMNS = ["id", "score", "at", "payload", "reasons", "text"]
+ROWS = [
+    (1, 123456.789, datetime(2026, 3, 1, 12, 0), bytearray(b'{"a": 1}'), ["missing:value"], "[/b] [click] x"),
+    (2, None, None, None, None, "é,\n"),
+]
+
+
+def shown(form):
+    console = Console(file=io.StringIO(), width=160)
+    render(COLUMNS, ROWS, form, console)
+    return console.file.getvalue()
+
+
+def test_values_are_shown_as_they_are():
+    table = shown("table")
+    assert "[/b] [click] x" in table and '{"a": 1}' in table and "2026-03-01 12:00:00.000" in table and "2 rows" in table
+    assert "123456.789" in shown("csv") and "123456.789" in shown("json")
+    assert shown("csv").splitlines()[0] == "id,score,at,payload,reasons,text"
+
+
+@pytest.mark.parametrize(
+    ("text", "reads"),
+    [
+        ("SELECT 1", True),
+        ("WITH a AS (SELECT 1 AS x) SELECT * FROM a", True),
+        ("SHOW TABLES", True),
+        ("DESCRIBE HISTORY t", True),
+        ("INSERT INTO t SELECT 1", False),
+        ("WITH a AS (SELECT 1) INSERT INTO t SELECT * FROM a", False),
+        ("DROP TABLE t", False),
+        ("DELETE FROM t", False),
+        ("MERGE INTO t USING u ON t.a = u.a WHEN MATCHED THEN DELETE", False),
+        ("OPTIMIZE t", False),
+        ("VACUUM t", False),
+        ("SET spark.sql.ansi.enabled = false", False),
+    ],
+)
+def test_only_what_reads_is_a_query(spark, text, reads):
+    assert _is_query(spark, text) == reads
+
+
+def test_a_date_is_json(capsys):
+    console = Console(file=io.StringIO())
+    render(["d"], [(date(2026, 3, 1),)], "json", console)
+    assert '"d": "2026-03-01"' in console.file.getvalue()
