@@ -39,7 +39,7 @@ def maintain_tables(spark: SparkSession, settings: Settings) -> Maintenance:
             # Optimized date by date: one bounded rewrite each, and one that fails does not undo the others.
             for day in dates:
                 spark.sql(f"OPTIMIZE {name} WHERE event_date = DATE'{day}' ZORDER BY (`{zorder[table.name]}`)")
-        elif table.name not in zorder:
+        elif table.name not in zorder and len(files_before) > 1:
             spark.sql(f"OPTIMIZE {name}")
         spark.sql(f"VACUUM {name}")
         files_after = len(spark.table(name).inputFiles())

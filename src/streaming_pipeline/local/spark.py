@@ -65,6 +65,8 @@ def start_session(home: Path, *, connect: bool = False, event_log: Path | None =
         # With Delta's extension, `spark.sql(text, args)` leaves its parameters unbound otherwise (Spark 4.1).
         "spark.sql.legacy.parameterSubstitution.constantsOnly": "true",
         "spark.databricks.delta.snapshotPartitions": "2",
+        # VACUUM lists folders with this many tasks; Spark's 10,000 take a minute for a table of three files.
+        "spark.sql.sources.parallelPartitionDiscovery.parallelism": str(cores),
         # Spark's own pattern misses the PEM key and the login of the Kafka source.
         "spark.redaction.regex": r"(?i)secret|password|token|access[.]?key|ssl\.keystore|jaas|credential",
         "spark.redaction.string.regex": r"(?s)-----BEGIN .*?-----END [A-Z ]+-----|password=\S+",
