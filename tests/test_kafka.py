@@ -196,7 +196,7 @@ def test_with_a_service_credential_nothing_else_is_set_and_the_broker_is_not_ask
         "kafka.isolation.level": "read_committed",
         "databricks.serviceCredential": "streams",
     }
-    assert (check_connection(settings).topic_id, check_connection(settings).partitions) == ("unknown", ())
+    assert (check_connection(settings).topic_id, check_connection(settings).partitions) == (f"unknown:{settings.topic}", ())
     assert end_offsets(settings) == beginning_offsets(settings) == {}
 
 

@@ -73,7 +73,7 @@ def start_session(home: Path, *, connect: bool = False, event_log: Path | None =
     }
     if event_log:
         event_log.mkdir(parents=True, exist_ok=True)
-        confs |= {"spark.eventLog.enabled": "true", "spark.eventLog.dir": event_log.as_uri(), "spark.eventLog.compress": "false"}
+        confs |= {"spark.eventLog.enabled": "true", "spark.eventLog.dir": event_log.as_uri(), "spark.eventLog.rolling.enabled": "false"}
     if connect:
         from pyspark.sql.connect.client.core import DefaultChannelBuilder
 
