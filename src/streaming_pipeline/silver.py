@@ -192,8 +192,7 @@ def write_batch(bronze: DataFrame, batch_id: int, settings: Settings, contract_t
 def cleanse_bronze_to_silver(spark: SparkSession, settings: Settings) -> SilverCounts:
     """Take what is new in bronze through the contract's rules; returns what was added."""
     contract = load_contract(settings.contract_path)
-    made = [tables.bronze_events(contract), tables.silver_events(contract), tables.QUARANTINED_EVENTS, tables.DUPLICATE_EVENTS]
-    tables.create_missing(spark, settings, made)
+    tables.create_missing(spark, settings, tables.record_tables(contract))
     before = [tables.row_count(spark, settings, name) for name in PLACES]
     checkpoint = settings.checkpoint("silver")
     # Without the secrets: what a batch closes over travels to where it runs.

@@ -210,13 +210,15 @@ ALERT_OUTBOX = Table(
 )
 
 
+def record_tables(contract: Contract) -> list[Table]:
+    """Bronze, and the three tables in exactly one of which each of its records ends."""
+    return [bronze_events(contract), silver_events(contract), QUARANTINED_EVENTS, DUPLICATE_EVENTS]
+
+
 def all_tables(contract: Contract) -> list[Table]:
     """Every table of the pipeline."""
     return [
-        bronze_events(contract),
-        silver_events(contract),
-        QUARANTINED_EVENTS,
-        DUPLICATE_EVENTS,
+        *record_tables(contract),
         gold_anomaly_predictions(contract),
         MONITOR_LOGS,
         BENCHMARK_LOGS,

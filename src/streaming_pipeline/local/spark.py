@@ -91,7 +91,8 @@ def start_session(home: Path, *, connect: bool = False, event_log: Path | None =
             spark = builder.getOrCreate()
     except Exception as error:
         raise PipelineError(f"Spark could not start: {str(error).splitlines()[0]} See {log}.") from error
-    quiet_python_logs()
+    # PySpark logs at length, Java's stack included, each query that Spark refuses; whoever asked is told by the exception.
+    logging.getLogger("SQLQueryContextLogger").setLevel(logging.CRITICAL)
     register_tables(spark, home)
     return spark
 
@@ -104,11 +105,6 @@ def register_tables(spark: SparkSession, home: Path) -> None:
             continue  # a table whose first commit never came
         spark.sql(f"CREATE SCHEMA IF NOT EXISTS `{schema}`")
         spark.sql(f"CREATE TABLE IF NOT EXISTS `{schema}`.`{table}` USING DELTA LOCATION '{_sql_path(log.parent)}'")
-
-
-def quiet_python_logs() -> None:
-    """PySpark logs at length, Java's stack included, each query that Spark refuses; whoever asked is told by the exception."""
-    logging.getLogger("SQLQueryContextLogger").setLevel(logging.CRITICAL)
 
 
 def new_session(spark: SparkSession) -> SparkSession:

@@ -47,8 +47,7 @@ def monitor_silver_events(spark: SparkSession, settings: Settings) -> MonitorLog
     """
     contract = load_contract(settings.contract_path)
     # Only what is read here: gold is made by a task that runs beside this one.
-    made = [tables.bronze_events(contract), tables.silver_events(contract), tables.QUARANTINED_EVENTS, tables.DUPLICATE_EVENTS]
-    tables.create_missing(spark, settings, [*made, tables.MONITOR_LOGS])
+    tables.create_missing(spark, settings, [*tables.record_tables(contract), tables.MONITOR_LOGS])
     last = _last_look(spark, settings)
     verified_until = dict(last["verified_until"]) if last else {}
     law = conservation.check(spark, settings, verified_until)
