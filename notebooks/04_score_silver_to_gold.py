@@ -35,7 +35,7 @@ from streaming_pipeline.settings import Settings
 
 settings = Settings.from_notebook(dbutils)
 result = run_task("04_score_silver_to_gold", score_silver_to_gold, spark, settings)
-dbutils.jobs.taskValues.set("records", result)
+dbutils.jobs.taskValues.set("records", result.records)
 result
 
 # COMMAND ----------

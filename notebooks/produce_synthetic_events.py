@@ -27,8 +27,10 @@ dbutils.widgets.text("seed", "0")
 
 # COMMAND ----------
 
-from streaming_pipeline.producer import produce_synthetic
+from streaming_pipeline import synthetic
+from streaming_pipeline.producer import produce
 from streaming_pipeline.settings import Settings
 
 settings = Settings.from_notebook(dbutils, besides=("count", "seed"))
-produce_synthetic(settings.kafka, count=int(dbutils.widgets.get("count")), seed=int(dbutils.widgets.get("seed")))
+events = synthetic.generate(int(dbutils.widgets.get("count")), seed=int(dbutils.widgets.get("seed")))
+produce(settings.kafka, events)

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives import serialization
 
 from streaming_pipeline import kafka
 from streaming_pipeline.errors import PipelineError
-from streaming_pipeline.kafka import beginning_offsets, check_connection, client_config, end_offsets, spark_options
+from streaming_pipeline.kafka import check_connection, client_config, spark_options, topic_offsets
 from streaming_pipeline.local.certificates import Certificates
 from streaming_pipeline.settings import KafkaSettings
 
@@ -70,12 +70,14 @@ def test_clients_and_spark_read_over_both_listeners(listener, request, spark, ca
 
 def test_offsets_are_those_of_committed_records(kafka_mtls):
     produce(kafka_mtls, 2)
-    assert beginning_offsets(kafka_mtls) == {0: 0, 1: 0, 2: 0}
-    assert end_offsets(kafka_mtls) == {0: 2, 1: 0, 2: 0}
+    offsets = topic_offsets(kafka_mtls)
+    assert offsets.info == check_connection(kafka_mtls)
+    assert offsets.beginnings == {0: 0, 1: 0, 2: 0}
+    assert offsets.ends == {0: 2, 1: 0, 2: 0}
     transaction = produce(kafka_mtls, 5, **{"transactional.id": kafka_mtls.topic})
-    assert end_offsets(kafka_mtls)[0] == 2
+    assert topic_offsets(kafka_mtls).ends[0] == 2
     transaction.commit_transaction()
-    assert end_offsets(kafka_mtls)[0] == 8  # with the marker that ends the transaction
+    assert topic_offsets(kafka_mtls).ends[0] == 8  # with the marker that ends the transaction
 
 
 def test_a_topic_made_again_is_another_one(kafka_mtls, broker):
@@ -197,7 +199,7 @@ def test_with_a_service_credential_nothing_else_is_set_and_the_broker_is_not_ask
         "databricks.serviceCredential": "streams",
     }
     assert (check_connection(settings).topic_id, check_connection(settings).partitions) == (f"unknown:{settings.topic}", ())
-    assert end_offsets(settings) == beginning_offsets(settings) == {}
+    assert topic_offsets(settings).beginnings == topic_offsets(settings).ends == {}
 
 
 def test_without_the_client_library_it_is_said_what_to_install(kafka_sasl, monkeypatch):

@@ -117,6 +117,17 @@ def texts_in(value) -> list[str]:
     return [value] if isinstance(value, str) else []
 
 
+@pytest.mark.parametrize("notebook", sorted((ROOT / "notebooks").rglob("*.py")), ids=lambda path: path.stem)
+def test_what_a_notebook_imports_of_the_library_is_there(notebook):
+    found = re.findall(r"^ *from (streaming_pipeline\S*) import (.+)$", notebook.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    for module, names in found:
+        for name in names.split(", "):
+            try:
+                importlib.import_module(f"{module}.{name}")
+            except ModuleNotFoundError:
+                assert hasattr(importlib.import_module(module), name), f"{module}.{name}"
+
+
 # ---- valid for Databricks ----
 
 

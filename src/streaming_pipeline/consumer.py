@@ -6,7 +6,7 @@ from typing import NamedTuple
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from streaming_pipeline.errors import PipelineError, UsageError
-from streaming_pipeline.kafka import beginning_offsets, client_config, end_offsets
+from streaming_pipeline.kafka import client_config, topic_offsets
 from streaming_pipeline.settings import KafkaSettings
 
 _OPTIONS = {
@@ -38,7 +38,8 @@ def consume(kafka: KafkaSettings, *, limit: int | None = 10, from_beginning: boo
     """
     if limit is not None and limit < 1:
         raise UsageError(f"limit is {limit}: it must be at least 1.")
-    starts, ends = beginning_offsets(kafka), end_offsets(kafka)
+    offsets = topic_offsets(kafka)
+    starts, ends = offsets.beginnings, offsets.ends
     if not from_beginning and follow:
         starts = ends
     elif not from_beginning and limit is not None:

@@ -36,7 +36,16 @@ def offset_ranges(rows: DataFrame) -> OffsetRanges:
     return OffsetRanges.from_rows(spans.collect())
 
 
-def leave_out(rows: DataFrame, table: DataFrame, ranges: OffsetRanges) -> DataFrame:
-    """The `rows` whose coordinates `table` does not hold yet; `ranges` are those of the rows."""
-    held = table.where(ranges.cover()).select(*COORDINATES)
-    return rows.join(held, on=COORDINATES, how="left_anti").select(*rows.columns)
+def held(table: DataFrame, ranges: OffsetRanges) -> DataFrame:
+    """The coordinates within `ranges` that `table` holds."""
+    return table.where(ranges.cover()).select(*COORDINATES)
+
+
+def leave_out(rows: DataFrame, coordinates: DataFrame) -> DataFrame:
+    """The `rows` whose coordinates are none of `coordinates`."""
+    return rows.join(coordinates, on=COORDINATES, how="left_anti").select(*rows.columns)
+
+
+def leave_out_any(rows: DataFrame, coordinates: DataFrame) -> DataFrame:
+    """The same, for `coordinates` of which there are none unless a batch is run again: Delta's statistics say so, and no join is made."""
+    return rows if coordinates.isEmpty() else leave_out(rows, coordinates)

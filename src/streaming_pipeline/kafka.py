@@ -36,6 +36,15 @@ class TopicInfo:
     partitions: tuple[int, ...]
 
 
+@dataclass(frozen=True)
+class TopicOffsets:
+    """A topic and, per partition, the offset of its first record and the one behind the last that `read_committed` readers see."""
+
+    info: TopicInfo
+    beginnings: dict[int, int]
+    ends: dict[int, int]
+
+
 def spark_options(kafka: KafkaSettings) -> dict[str, str]:
     """The options of Spark's Kafka source for this connection; `kafka.options` come last and win.
 
@@ -115,27 +124,16 @@ def check_connection(kafka: KafkaSettings, timeout_seconds: float = 10) -> Topic
     return _Broker(kafka, timeout_seconds).topic_info()
 
 
-def end_offsets(kafka: KafkaSettings, timeout_seconds: float = 10) -> dict[int, int]:
-    """Per partition the offset behind the last record that `read_committed` readers see; nothing with a service credential.
+def topic_offsets(kafka: KafkaSettings, timeout_seconds: float = 10) -> TopicOffsets:
+    """Connect once and ask for the topic and where its partitions begin and end; with a service credential there are no partitions.
 
     Raises `PipelineError` as `check_connection` does.
     """
-    return _offsets(kafka, timeout_seconds, latest=True)
-
-
-def beginning_offsets(kafka: KafkaSettings, timeout_seconds: float = 10) -> dict[int, int]:
-    """Per partition the offset of the first record that the topic still holds; nothing with a service credential.
-
-    Raises `PipelineError` as `check_connection` does.
-    """
-    return _offsets(kafka, timeout_seconds, latest=False)
-
-
-def _offsets(kafka: KafkaSettings, timeout_seconds: float, latest: bool) -> dict[int, int]:
     if SERVICE_CREDENTIAL in kafka.options:
-        return {}
+        return TopicOffsets(check_connection(kafka), {}, {})
     broker = _Broker(kafka, timeout_seconds)
-    return broker.offsets(broker.topic_info().partitions, latest)
+    info = broker.topic_info()
+    return TopicOffsets(info, broker.offsets(info.partitions, latest=False), broker.offsets(info.partitions, latest=True))
 
 
 class _Broker:

@@ -31,7 +31,7 @@ class Step:
 
 @contextmanager
 def timed_step(run_dir: str, task: str) -> Iterator[Step]:
-    """Time the body and leave the figure in the run's folder, for `run_task` to collect.
+    """Time the body and leave the figure in the run's folder, for the stage to collect.
 
     A file for each, since the body may run in another process (`foreachBatch` on serverless) and volumes know no appending.
     """
@@ -42,15 +42,26 @@ def timed_step(run_dir: str, task: str) -> Iterator[Step]:
     folder = Path(run_dir, "steps")
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps({**asdict(step), "run_time": step.run_time.isoformat()})
-    half = folder / f"{uuid.uuid4().hex}.half"
+    half = folder / f"{task}.{uuid.uuid4().hex}.half"
     half.write_text(text, encoding="utf-8")
     half.rename(half.with_suffix(".json"))
+
+
+def collect_steps(run_dir: str, tasks: tuple[str, ...]) -> tuple[Step, ...]:
+    """The steps of these names that the run's folder holds, oldest first, also those of an attempt that failed; their files go."""
+    steps = []
+    for task in tasks:
+        for file in Path(run_dir, "steps").glob(f"{task}.*.json"):
+            fields: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+            steps.append(Step(**{**fields, "run_time": datetime.fromisoformat(fields["run_time"])}))
+            file.unlink()
+    return tuple(sorted(steps, key=lambda step: step.run_time))
 
 
 def run_task(name: str, stage: Callable[[SparkSession, Settings], Result], spark: SparkSession, settings: Settings) -> Result:
     """Run one stage as the task `name`, and log how long it and its steps took, and where; also when it fails.
 
-    `stage` returns a number of records, or an object whose `records` is one.
+    `stage` returns a number of records, or an object whose `records` is one and which may have its `steps`.
     """
     started_at = datetime.now(UTC)
     began = time.perf_counter()
@@ -64,24 +75,9 @@ def run_task(name: str, stage: Callable[[SparkSession, Settings], Result], spark
         raise
     records = getattr(result, "records", result)
     task = Step(started_at, name, time.perf_counter() - began, records if isinstance(records, int) else None)
-    _write_benchmark_log(spark, settings, [*_collect_steps(settings.run_dir), task])
+    _write_benchmark_log(spark, settings, [*getattr(result, "steps", ()), task])
     _write_cluster_log(spark, settings, name, started_at, "SUCCESS")
     return result
-
-
-def _collect_steps(run_dir: str) -> list[Step]:
-    """The steps that the run's folder holds, oldest first; their files are taken away."""
-    steps = []
-    for file in Path(run_dir, "steps").glob("*.json"):
-        mine = file.with_suffix(f".{uuid.uuid4().hex}")
-        try:
-            file.rename(mine)
-        except FileNotFoundError:
-            continue  # a task that runs beside this one has taken it
-        fields: dict[str, Any] = json.loads(mine.read_text(encoding="utf-8"))
-        steps.append(Step(**{**fields, "run_time": datetime.fromisoformat(fields["run_time"])}))
-        mine.unlink()
-    return sorted(steps, key=lambda step: step.run_time)
 
 
 def _write_benchmark_log(spark: SparkSession, settings: Settings, steps: list[Step]) -> None:

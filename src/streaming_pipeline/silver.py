@@ -1,14 +1,14 @@
 """`bronze_events` → `silver_events`: valid, typed, one row per event; the rest to quarantine, re-deliveries to `duplicate_events`.
 
-A batch makes three writes: rejected records, duplicates, events. Each leaves out the coordinates that any of the three tables holds
-already, and the events go last and are what the two others left over. So a batch that is run again, after a crash between any two
+A batch makes three writes: rejected records, duplicates, events. Coordinates that any of the three tables holds already are left out
+first, and the events go last and are what the two others left over. So a batch that is run again, after a crash between any two
 writes or with a lost checkpoint, adds nothing and calls nothing a duplicate of itself.
 """
 
 import io
 import os
 from contextlib import redirect_stdout
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from functools import partial, reduce
 from pathlib import Path
@@ -18,25 +18,28 @@ from pyspark.sql import functions as F
 
 from streaming_pipeline import tables
 from streaming_pipeline.contract import Contract, load_contract, parse_contract, parse_payload
-from streaming_pipeline.coordinates import COORDINATES, OffsetRanges, leave_out
-from streaming_pipeline.run_log import timed_step
+from streaming_pipeline.coordinates import OffsetRanges, held, leave_out, leave_out_any
+from streaming_pipeline.run_log import Step, collect_steps, timed_step
 from streaming_pipeline.settings import Settings
 from streaming_pipeline.streams import run_available_now
 
 PLAN_FILE = "silver_plan.txt"
 PLACES = ("silver_events", "quarantined_events", "duplicate_events")
 """Every record of bronze ends in exactly one of them."""
+STEPS = ("silver_extent", "quarantine_write", "duplicates_write", "silver_write")
+"""The timed steps of a batch."""
 _ORDER = ("kafka_timestamp", "topic", "topic_id", "partition", "offset")
 """Which of two records of one batch came first."""
 
 
 @dataclass(frozen=True)
 class SilverCounts:
-    """What one run of the stage added: events, rejected records, re-deliveries."""
+    """What one run of the stage added: events, rejected records, re-deliveries; and what its steps took."""
 
     records: int
     quarantined: int
     duplicates: int
+    steps: tuple[Step, ...] = field(default=(), repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,8 @@ class Extent:
     """The dates of its valid events."""
     valid: int
     rejected: int
+    of_other_contracts: int
+    """Rows whose fields bronze parsed by another contract."""
 
     def near_dates(self, days: int) -> Column:
         """Rows of silver whose date is at most `days` from a date of the batch."""
@@ -63,11 +68,12 @@ def judge(bronze: DataFrame, contract: Contract) -> DataFrame:
         *tables.COORDINATE_NAMES,
         "kafka_timestamp",
         "raw_payload",
+        F.col("contract_fingerprint").alias("arrived_under"),
         "reasons",
     )
 
 
-def extent(judged: DataFrame) -> Extent:
+def extent(judged: DataFrame, contract: Contract) -> Extent:
     """Look once at a batch of judged rows; an empty batch has no offsets."""
     is_valid = F.col("reasons").isNull()
     rows = (
@@ -78,6 +84,7 @@ def extent(judged: DataFrame) -> Extent:
             F.collect_set(F.when(is_valid, F.col("event_date"))).alias("dates"),
             F.count(F.when(is_valid, 1)).alias("valid"),
             F.count(F.when(~is_valid, 1)).alias("rejected"),
+            F.count(F.when(F.col("arrived_under") != contract.fingerprint, 1)).alias("of_other_contracts"),
         )
         .collect()
     )
@@ -86,6 +93,7 @@ def extent(judged: DataFrame) -> Extent:
         dates=tuple(sorted({day for row in rows for day in row["dates"]})),
         valid=sum(row["valid"] for row in rows),
         rejected=sum(row["rejected"] for row in rows),
+        of_other_contracts=sum(row["of_other_contracts"] for row in rows),
     )
 
 
@@ -161,29 +169,27 @@ def write_batch(bronze: DataFrame, batch_id: int, settings: Settings, contract_t
     """Judge one micro-batch of bronze and write it to the three tables."""
     spark = bronze.sparkSession
     contract = parse_contract(pinned_contract(checkpoint, batch_id, contract_text))
-    if not bronze.where(F.col("contract_fingerprint") != contract.fingerprint).isEmpty():
-        # It arrived under another contract, which may have lacked a field or named it otherwise.
-        bronze = parse_payload(bronze.drop(*contract.field_names, "parse_error"), contract, "raw_payload")
     judged = judge(bronze, contract)
     with timed_step(settings.run_dir, "silver_extent") as step:
-        batch = extent(judged)
+        batch = extent(judged, contract)
+        if batch.of_other_contracts:
+            # They arrived under another contract, which may have lacked a field or named it otherwise.
+            judged = judge(parse_payload(bronze.drop(*contract.field_names, "parse_error"), contract, "raw_payload"), contract)
+            batch = extent(judged, contract)
         step.records = batch.valid + batch.rejected
 
-    def unplaced(rows: DataFrame) -> DataFrame:
-        """The rows that none of the three tables holds yet, as these are now."""
-        placed = [spark.table(settings.table(name)).select(*COORDINATES) for name in PLACES]
-        return leave_out(rows, reduce(DataFrame.unionByName, placed), batch.offsets)
-
+    table = lambda name: spark.table(settings.table(name))  # noqa: E731
+    placed = reduce(DataFrame.unionByName, [held(table(name), batch.offsets) for name in PLACES])
+    judged = leave_out_any(judged, placed)
     if batch.rejected:
         with timed_step(settings.run_dir, "quarantine_write") as step:
-            step.records = tables.append(settings, "quarantined_events", unplaced(rejected(judged, contract)))
+            step.records = tables.append(settings, "quarantined_events", rejected(judged, contract))
     if batch.valid:
         valid = judged.where("reasons IS NULL")
-        near = spark.table(settings.table("silver_events")).where(batch.near_dates(settings.dedupe_window_days))
+        near = table("silver_events").where(batch.near_dates(settings.dedupe_window_days))
         with timed_step(settings.run_dir, "duplicates_write") as step:
-            found = repetitions(unplaced(valid), near, contract, settings.dedupe_window_days)
-            step.records = tables.append(settings, "duplicate_events", found)
-        deduped = events(unplaced(valid), contract)
+            step.records = tables.append(settings, "duplicate_events", repetitions(valid, near, contract, settings.dedupe_window_days))
+        deduped = events(leave_out(valid, held(table("duplicate_events"), batch.offsets)), contract)
         _keep_plan(deduped, settings.run_dir)
         with timed_step(settings.run_dir, "silver_write") as step:
             step.records = tables.append(settings, "silver_events", deduped)
@@ -193,14 +199,14 @@ def cleanse_bronze_to_silver(spark: SparkSession, settings: Settings) -> SilverC
     """Take what is new in bronze through the contract's rules; returns what was added."""
     contract = load_contract(settings.contract_path)
     tables.create_missing(spark, settings, tables.record_tables(contract))
-    before = [tables.row_count(spark, settings, name) for name in PLACES]
     checkpoint = settings.checkpoint("silver")
     # Without the secrets: what a batch closes over travels to where it runs.
     write = partial(write_batch, settings=replace(settings, secrets={}), contract_text=contract.text, checkpoint=checkpoint)
     source = spark.readStream.option("maxFilesPerTrigger", 1000).table(settings.table("bronze_events"))
     run_available_now(source.writeStream.foreachBatch(write), "silver", checkpoint)
-    after = [tables.row_count(spark, settings, name) for name in PLACES]
-    return SilverCounts(*[now - then for now, then in zip(after, before, strict=True)])
+    steps = collect_steps(settings.run_dir, STEPS)
+    written = {task: sum(step.records or 0 for step in steps if step.task == task) for task in STEPS}
+    return SilverCounts(written["silver_write"], written["quarantine_write"], written["duplicates_write"], steps)
 
 
 def pinned_contract(checkpoint: str, batch_id: int, text: str) -> str:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import DataFrame, Observation, SparkSession
+from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import to_arrow_schema
 from pyspark.sql.types import StructType
 
@@ -253,10 +254,11 @@ def append_rows(spark: SparkSession, settings: Settings, table: Table, rows: lis
 
 def append(settings: Settings, name: str, rows: DataFrame) -> int:
     """Append `rows` to a table in one commit; returns how many there were."""
-    spark = rows.sparkSession
-    before = row_count(spark, settings, name)
-    rows.write.format("delta").mode("append").saveAsTable(settings.table(name))
-    return row_count(spark, settings, name) - before
+    # Counted while they are written: to ask the table afterwards would make Delta read its log anew.
+    written = Observation()
+    counted = rows.observe(written, F.count(F.lit(1)).alias("rows"))
+    counted.write.format("delta").mode("append").saveAsTable(settings.table(name))
+    return written.get["rows"]
 
 
 def row_count(spark: SparkSession, settings: Settings, name: str) -> int:

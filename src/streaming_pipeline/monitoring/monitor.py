@@ -10,7 +10,8 @@ from streaming_pipeline import kafka, tables
 from streaming_pipeline.contract import load_contract
 from streaming_pipeline.errors import PipelineError
 from streaming_pipeline.monitoring import conservation
-from streaming_pipeline.monitoring.freshness import freshness, health
+from streaming_pipeline.monitoring.conservation import Conservation
+from streaming_pipeline.monitoring.freshness import Freshness, freshness, health
 from streaming_pipeline.settings import Settings
 
 
@@ -49,11 +50,15 @@ def monitor_silver_events(spark: SparkSession, settings: Settings) -> MonitorLog
     # Only what is read here: gold is made by a task that runs beside this one.
     tables.create_missing(spark, settings, [*tables.record_tables(contract), tables.MONITOR_LOGS])
     last = _last_look(spark, settings)
-    verified_until = dict(last["verified_until"]) if last else {}
-    law = conservation.check(spark, settings, verified_until)
-    read_until = dict(last["read_until"]) if last else {}
-    new_silver = spark.table(settings.table("silver_events")).where(conservation.behind(read_until))
-    seen = freshness(new_silver, contract, settings.late_after_seconds)
+    totals = conservation.count_rows(spark, settings)
+    if last and last["totals"] == totals and not last["unaccounted_records"]:
+        # All was in order and no row has come since: there is nothing to read.
+        law = Conservation(0, totals, last["verified_until"], last["read_until"], ())
+        seen = Freshness(0, 0, None, None)
+    else:
+        law = conservation.check(spark, settings, last["verified_until"] if last else {}, totals)
+        new_silver = spark.table(settings.table("silver_events")).where(conservation.behind(last["read_until"] if last else {}))
+        seen = freshness(new_silver, contract, settings.late_after_seconds)
     lost, lag = _ask_kafka(spark, settings, law)
 
     # After the queries and after Kafka was asked: the row tells of the tables as they were until now.
@@ -102,12 +107,11 @@ def _ask_kafka(spark: SparkSession, settings: Settings, law: conservation.Conser
     """(records lost, records that wait on the topic); None where Kafka cannot be asked, since monitoring must not fail by it."""
     try:
         connection = settings.kafka
-        topic = kafka.check_connection(connection)
-        ends, begins = kafka.end_offsets(connection), kafka.beginning_offsets(connection)
-        if not ends:
+        topic = kafka.topic_offsets(connection)
+        if not topic.ends:
             return None, None
-        lag = sum(max(0, end - law.bronze_until.get(f"{topic.topic_id}/{p}", begins.get(p, 0))) for p, end in ends.items())
-        return conservation.lost_records(spark, connection, topic, law.bronze_spans), lag
+        lag = sum(max(0, end - law.bronze_until.get(f"{topic.info.topic_id}/{p}", topic.beginnings[p])) for p, end in topic.ends.items())
+        return conservation.lost_records(spark, connection, topic.info, law.bronze_spans), lag
     except Exception as error:
         # Anything but our own words may hold the options of the connection.
         print(f"Kafka could not be asked for lag and lost records: {error if isinstance(error, PipelineError) else type(error).__name__}")
