@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from streaming_pipeline.errors import UsageError
-from streaming_pipeline.local.bundle import load_bundle, place
+from streaming_pipeline.local.bundle import load_bundle
+from streaming_pipeline.local.bundle_yaml import place
 
 ROOT = Path(__file__).resolve().parents[1]
 PROD = {"service_principal": "00000000-0000-0000-0000-000000000001", "notification_email": "team@example.com"}

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from dotenv import dotenv_values
 
-from streaming_pipeline.local.bundle import _KEYS, Bundle, load_bundle
+from streaming_pipeline.local.bundle import Bundle, load_bundle
+from streaming_pipeline.local.bundle_keys import KEYS
 from streaming_pipeline.settings import SECRET_KEYS, KafkaSettings, Settings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -146,9 +147,9 @@ def test_no_reference_is_left(bundles, target):
 
 def test_the_readers_table_of_keys_holds_nothing_that_databricks_lacks():
     paths = PARTS | {kind: f"{kind}.{name}" for kind, name in MODELS.items()}
-    assert set(_KEYS) - NOT_IN_RESOURCES == set(paths)
+    assert set(KEYS) - NOT_IN_RESOURCES == set(paths)
     for name, path in paths.items():
-        unknown = _KEYS[name] - {field.name for field in fields(model(path))}
+        unknown = KEYS[name] - {field.name for field in fields(model(path))}
         assert not unknown, f"{name}: {unknown}"
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from streaming_pipeline.errors import UsageError
-from streaming_pipeline.local.bundle import Bundle, place
+from streaming_pipeline.local.bundle import Bundle
+from streaming_pipeline.local.bundle_yaml import place
 from streaming_pipeline.local.notebook import check_notebook
 
 
