@@ -2,10 +2,10 @@
 
 from datetime import UTC, date, datetime
 
-from bronze_rows import T0, append_to_bronze, event
+from bronze_rows import T0, shipped_contract
 
+from streaming_pipeline import tables
 from streaming_pipeline.maintenance import closed_dates, maintain_tables
-from streaming_pipeline.silver import cleanse_bronze_to_silver
 
 
 def test_only_closed_dates_with_more_than_one_file_are_taken():
@@ -14,19 +14,28 @@ def test_only_closed_dates_with_more_than_one_file_are_taken():
     assert closed_dates(files, date(2026, 3, 3)) == [date(2026, 3, 1), date(2026, 3, 2)]
 
 
-def test_closed_dates_are_compacted_and_rows_stay(spark, offline_settings):
-    now = datetime.now(UTC)
+def test_closed_dates_are_compacted_and_rows_stay(spark, offline_settings, monkeypatch):
+    contract = shipped_contract()
+    two = [tables.silver_events(contract), tables.DUPLICATE_EVENTS]  # a VACUUM takes seconds, however small the table
+    monkeypatch.setattr(tables, "all_tables", lambda contract: two)
+    tables.create_missing(spark, offline_settings, two)
+    name = offline_settings.table("silver_events")
+    today = datetime.now(UTC)
     for offset in range(2):
-        append_to_bronze(
-            spark, offline_settings, [event(f"old-{offset}"), event(f"new-{offset}", now)], first_offset=offset * 2, kafka_timestamp=now
+        rows = [(f"{day}-{offset}", at, at.date(), "a", 0, offset) for day, at in (("old", T0), ("new", today))]
+        frame = spark.createDataFrame(
+            rows, "event_id string, timestamp timestamp, event_date date, topic_id string, partition int, offset long"
         )
-        cleanse_bronze_to_silver(spark, offline_settings)
-    silver = offline_settings.table("silver_events")
-    before = sorted(row["event_id"] for row in spark.table(silver).collect())
+        frame.write.format("delta").mode("append").saveAsTable(name)
+    versions = spark.sql(f"DESCRIBE HISTORY {name}").count()
+    before = sorted(row["event_id"] for row in spark.table(name).collect())
+    for offset in range(2):
+        duplicate = {"topic_id": "a", "topic": "events", "partition": 0, "offset": offset, "event_id": "old-0"}
+        tables.append_rows(spark, offline_settings, tables.DUPLICATE_EVENTS, [duplicate])
     done = {row["table_name"]: row for row in maintain_tables(spark, offline_settings).tables}
     assert (done["silver_events"]["dates"], done["silver_events"]["files_before"], done["silver_events"]["files_after"]) == (1, 4, 3)
-    assert sorted(row["event_id"] for row in spark.table(silver).collect()) == before == ["new-0", "new-1", "old-0", "old-1"]
-    paths = [path for path in spark.table(silver).inputFiles() if f"event_date={T0.date()}" in path]
-    assert len(paths) == 1
-    # OPTIMIZE is no new data: the streams behind it see nothing.
-    assert cleanse_bronze_to_silver(spark, offline_settings).records == 0
+    assert (done["duplicate_events"]["files_before"], done["duplicate_events"]["files_after"]) == (2, 1)
+    assert sorted(row["event_id"] for row in spark.table(name).collect()) == before == ["new-0", "new-1", "old-0", "old-1"]
+    assert len([path for path in spark.table(name).inputFiles() if f"event_date={T0.date()}" in path]) == 1
+    # VACUUM leaves what time travel needs.
+    assert spark.sql(f"SELECT * FROM {name} VERSION AS OF {versions - 1}").count() == 4

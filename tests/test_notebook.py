@@ -254,6 +254,12 @@ def test_ctrl_c_gets_out_with_the_page_written_and_the_process_as_before(tmp_pat
     assert "Not run" in page
 
 
+def test_what_fails_while_an_interrupt_is_on_its_way_is_still_the_interrupt(tmp_path):
+    cell = "try:\n    raise KeyboardInterrupt\nfinally:\n    raise OSError('the connection was left')"
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, cell, "print('never')")
+
+
 def test_a_notebook_has_its_folder_and_a_fresh_namespace(tmp_path):
     (tmp_path / "notebooks").mkdir()
     (tmp_path / "notebooks" / "beside_it.py").write_text("NAME = 'found'\n")

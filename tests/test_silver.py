@@ -113,6 +113,7 @@ def test_valid_events_are_typed_and_the_plan_of_their_write_is_kept(spark, offli
 
 
 def test_first_record_is_the_event_and_the_others_are_duplicates(spark, offline_settings):
+    """Within a batch, and over two."""
     append_to_bronze(spark, offline_settings, [event("a"), event("b"), event("a"), event("a", value="99")])
     cleanse_bronze_to_silver(spark, offline_settings)
     append_to_bronze(spark, offline_settings, [event("b"), event("c")], first_offset=4)
@@ -121,21 +122,42 @@ def test_first_record_is_the_event_and_the_others_are_duplicates(spark, offline_
     assert rows(spark, offline_settings, "duplicate_events", "event_id", "offset") == [("a", 2), ("a", 3), ("b", 4)]
 
 
-def test_one_batch_and_many_give_the_same_events_when_records_come_in_order(spark, offline_settings):
-    """A day apart is a re-delivery; beyond the window it is another event, measured from an event and not from a re-delivery."""
-    days = [0, 1, 2, 3, 4, 1]
-    payloads = [event("a", T0 + timedelta(days=day)) for day in days]
-    # Day 1 repeats day 0; day 2 lies beyond day 0's window and is kept; day 3 repeats it; day 4 is kept; day 1 repeats again.
-    expected = [0, 2, 4]
-    late = {"kafka_timestamp": T0 + timedelta(days=10)}
-    together = replace(offline_settings, schema=offline_settings.schema + "_x", checkpoint_dir=offline_settings.checkpoint_dir + "_x")
-    append_to_bronze(spark, together, payloads, **late)
-    cleanse_bronze_to_silver(spark, together)
-    for offset, payload in enumerate(payloads):
-        append_to_bronze(spark, offline_settings, [payload], first_offset=offset, **late)
-    cleanse_bronze_to_silver(spark, offline_settings)
-    assert [offset for (offset,) in rows(spark, together, "silver_events", "offset")] == expected
-    assert place(spark, together) == place(spark, offline_settings)
+def kept_and_repeated(dates: list[int], window_days: int) -> tuple[list[int], list[int]]:
+    """The rule in plain Python, for the dates (as day numbers) of one id in order: places of events, places of re-deliveries."""
+    kept, repeated = [], []
+    for place, day in enumerate(dates):
+        near = any(abs(dates[other] - day) <= window_days for other in kept)
+        (repeated if near else kept).append(place)
+    return kept, repeated
+
+
+def test_one_batch_and_many_find_the_same_repetitions_when_records_come_in_order(spark):
+    """An id repeats what was kept of it within the window, whether that came in this batch or an earlier one."""
+    rng = random.Random(5)
+    contract, ids = shipped_contract(), [f"id-{n}" for n in range(12)]
+    records = [(rng.choice(ids), T0.date() + timedelta(days=rng.randrange(6))) for _ in range(120)]
+    schema = "event_id string, event_date date, kafka_timestamp timestamp, topic string, topic_id string, partition int, offset bigint"
+    rows = [(name, day, T0 + timedelta(seconds=place), "events", "a", 0, place) for place, (name, day) in enumerate(records)]
+
+    for window_days in (0, 1, 3):
+        expected = set()
+        for name in ids:
+            places = [place for place, (other, _) in enumerate(records) if other == name]
+            days = [records[place][1].toordinal() for place in places]
+            expected |= {places[repeated] for repeated in kept_and_repeated(days, window_days)[1]}
+
+        def found(batch, held, window_days=window_days):
+            frames = [spark.createDataFrame(part, schema) for part in (batch, held)]
+            return {row["offset"] for row in silver.repetitions(*frames, contract, window_days).collect()}
+
+        assert found(rows, []) == expected
+        held, in_batches = [], set()
+        for first in range(0, len(rows), 50):
+            batch = rows[first : first + 50]
+            repeated = found(batch, held)
+            in_batches |= repeated
+            held += [row for row in batch if row[-1] not in repeated]
+        assert in_batches == expected
 
 
 def test_a_lost_checkpoint_adds_nothing(spark, offline_settings):
@@ -150,33 +172,35 @@ def test_a_lost_checkpoint_adds_nothing(spark, offline_settings):
     assert all(len(where) == 1 for where in before.values())
 
 
-@pytest.mark.parametrize("crash_before", ["duplicate_events", "silver_events", "the end"])
-def test_a_batch_that_is_run_again_after_a_crash_adds_nothing_twice(spark, offline_settings, monkeypatch, crash_before):
+def test_a_batch_that_is_run_again_after_a_crash_adds_nothing_twice(spark, offline_settings, monkeypatch):
     random.seed(1)
     payloads = [event(str(random.randrange(30))) for _ in range(50)] + [b"{"] * 5
     random.shuffle(payloads)
     append_to_bronze(spark, offline_settings, payloads)
     contract = shipped_contract()
-    made = [tables.silver_events(contract), tables.QUARANTINED_EVENTS, tables.DUPLICATE_EVENTS]
-    tables.create_missing(spark, offline_settings, made)
+    tables.create_missing(spark, offline_settings, tables.record_tables(contract))
     bronze = spark.table(offline_settings.table("bronze_events"))
     write = partial(silver.write_batch, bronze, 0, offline_settings, contract.text, offline_settings.checkpoint("silver"))
     real_append = tables.append
 
-    def crash(settings, name, frame):
-        if name == crash_before:
-            raise KeyboardInterrupt
-        return real_append(settings, name, frame)
+    def crash_before(table):
+        def append(settings, name, frame):
+            if name == table:
+                raise KeyboardInterrupt
+            return real_append(settings, name, frame)
 
-    monkeypatch.setattr(tables, "append", crash)
-    if crash_before == "the end":
-        write()
-    else:
-        with pytest.raises(KeyboardInterrupt):
+        with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+            patched.setattr(tables, "append", append)
             write()
-    monkeypatch.undo()
+
+    # Each attempt comes one write further; the last one runs a batch again that had been written whole.
+    crash_before("duplicate_events")
+    assert {table for tables_ in place(spark, offline_settings).values() for table in tables_} == {"quarantined_events"}
+    crash_before("silver_events")
     write()
     placed = place(spark, offline_settings)
+    write()
+    assert place(spark, offline_settings) == placed
     assert sorted(placed) == list(range(55))
     assert all(len(where) == 1 for where in placed.values())
     assert len(rows(spark, offline_settings, "silver_events", "event_id")) == len({p for p in payloads if p != b"{"})

@@ -251,6 +251,8 @@ class _Kernel:
         except (_CellFailed, NotebookExit):
             raise
         except (Exception, SystemExit) as error:
+            if interrupt := _interrupt_behind(error):
+                raise interrupt from None
             raise _CellFailed(self._describe(error, file, cell)) from error
 
     def _python(self, file: Path, cell: Cell) -> None:
@@ -334,6 +336,14 @@ class _Kernel:
             return "" if path.is_relative_to(_PACKAGE / "local") else path.relative_to(_PACKAGE.parent).as_posix()
         folder = next((file.parent for file in self.files if path.is_relative_to(file.parent)), None)
         return path.relative_to(folder.parent).as_posix() if folder else ""
+
+
+def _interrupt_behind(error: BaseException) -> KeyboardInterrupt | None:
+    """The interrupt during which `error` arose: PySpark calls the JVM while it leaves an interrupted call, and that may fail."""
+    context = error.__context__
+    while context and not isinstance(context, KeyboardInterrupt):
+        context = context.__context__
+    return context
 
 
 def _first_lines(text: str) -> str:

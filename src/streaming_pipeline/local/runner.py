@@ -15,6 +15,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from py4j.protocol import Py4JError
+
 from streaming_pipeline.errors import PipelineError
 from streaming_pipeline.local.bundle import Bundle
 from streaming_pipeline.local.dbutils import DBUtils, redactor
@@ -297,7 +299,13 @@ def _interrupt_spark(spark: "SparkSession", interrupt: KeyboardInterrupt) -> Non
     frames = traceback.walk_tb(interrupt.__traceback__)
     waited = any(frame.f_globals.get("__name__", "").startswith("py4j.") for frame, _ in frames)
     deadline = time.monotonic() + (5 if waited else 0)
-    while not spark.interruptAll() and time.monotonic() < deadline:
+    while True:
+        # The first call over a new connection may find no answer: the JVM has yet to notice that the old one was left.
+        with contextlib.suppress(Py4JError):
+            if spark.interruptAll():
+                return
+        if time.monotonic() >= deadline:
+            return
         time.sleep(0.1)
 
 

@@ -1,0 +1,98 @@
+"""What a look at the tables finds when they are in order, and when they are not."""
+
+import random
+from datetime import UTC, timedelta
+
+from bronze_rows import T0, shipped_contract
+
+from streaming_pipeline import tables
+from streaming_pipeline.monitoring import conservation
+from streaming_pipeline.monitoring.freshness import freshness, health
+from streaming_pipeline.monitoring.monitor import monitor_silver_events
+
+SCHEMA = "topic_id string, topic string, partition int, offset long"
+
+
+def append(spark, settings, name, offsets, **columns):
+    """Rows of a table by their offsets in partition 0; `columns` are SQL expressions over `offset`."""
+    frame = spark.createDataFrame([("a", "events", 0, offset) for offset in offsets], SCHEMA)
+    for column, expression in columns.items():
+        frame = frame.selectExpr("*", f"{expression} AS `{column}`")
+    frame.coalesce(1).write.format("delta").mode("append").saveAsTable(settings.table(name))
+
+
+def fill(spark, settings, silver, duplicates, open_quarantine, resolved=()):
+    """Sixty records of bronze, and where they went; silver's events are a second old when Kafka gets them."""
+    tables.create_missing(spark, settings, tables.record_tables(shipped_contract()))
+    at = f"timestamp_seconds({int(T0.timestamp())} + offset)"
+    dated = {"timestamp": at, "event_date": f"to_date({at})", "kafka_timestamp": f"{at} + INTERVAL 1 SECOND"}
+    append(spark, settings, "bronze_events", range(60))
+    append(spark, settings, "silver_events", silver, **dated)
+    append(spark, settings, "duplicate_events", duplicates)
+    is_resolved = f"offset IN ({', '.join(map(str, resolved)) or 'NULL'})"
+    resolved_at = f"CASE WHEN {is_resolved} THEN timestamp'2026-03-02' END"
+    append(spark, settings, "quarantined_events", [*open_quarantine, *resolved], resolved_at=resolved_at)
+
+
+def test_the_law_counts_each_record_that_is_in_no_table_in_two_or_in_none_of_bronze(spark, offline_settings):
+    # 3 and 4 are in no table, 45 is there twice, 99 comes from nowhere; 50 was rejected first and is an event since.
+    silver = [offset for offset in range(40) if offset not in (3, 4)]
+    fill(spark, offline_settings, [*silver, 50, 99], [*range(40, 50), 45], range(51, 60), resolved=[50])
+    totals = conservation.count_rows(spark, offline_settings)
+    # The numbers of rows alone would not tell.
+    assert totals["bronze_events"] == totals["silver_events"] + totals["duplicate_events"] + totals["open_quarantine"] == 60
+    found = conservation.check(spark, offline_settings, {}, totals)
+    assert (found.unaccounted, found.verified_until, found.bronze_until) == (4, {}, {"a/0": 60})
+    # What an earlier look found in order is not looked at again.
+    assert conservation.check(spark, offline_settings, {"a/0": 60}, totals).unaccounted == 1
+
+
+def test_a_row_of_monitor_logs_tells_what_is_new_and_the_next_goes_on_from_there(spark, offline_settings):
+    filled = offline_settings
+    fill(spark, filled, range(40), range(40, 50), range(50, 60))
+    first = monitor_silver_events(spark, filled)
+    assert (first.records, first.late_events, first.duplicate_events, first.quarantined_events) == (40, 0, 10, 10)
+    assert (first.unaccounted_records, first.read_until) == (0, {"a/0": 60})
+    assert first.latest_event_time == T0 + timedelta(seconds=39)
+    assert first.lateness_p50_seconds == first.lateness_p99_seconds == 1
+    assert (first.status, first.kafka_lag_records) == ("Unhealthy", None)  # an old stream, and no Kafka to ask
+    assert "the limit is 7200 s" in first.status_reason
+
+    quiet = monitor_silver_events(spark, filled)
+    assert (quiet.records, quiet.duplicate_events, quiet.lateness_p50_seconds) == (0, 0, None)
+    assert (quiet.read_until, quiet.verified_until) == (first.read_until, first.verified_until)
+    assert quiet.latest_event_time == first.latest_event_time
+
+    append(spark, filled, "bronze_events", [60, 61])
+    append(spark, filled, "duplicate_events", [60])
+    missing = monitor_silver_events(spark, filled)
+    assert (missing.unaccounted_records, missing.status, missing.duplicate_events) == (1, "Unhealthy", 1)
+    assert monitor_silver_events(spark, filled).unaccounted_records == 1  # it stays said until it is mended
+    append(spark, filled, "quarantined_events", [61], resolved_at="CAST(NULL AS TIMESTAMP)")
+    mended = monitor_silver_events(spark, filled)
+    assert (mended.unaccounted_records, mended.verified_until) == (0, {"a/0": 62})
+
+
+def test_lateness_is_counted_and_its_quantiles_are_those_of_the_sorted_values(spark):
+    rng = random.Random(2)
+    lateness = [round(rng.expovariate(1 / 60), 3) for _ in range(999)]
+    rows = [(T0, T0 + timedelta(seconds=late)) for late in lateness]
+    seen = freshness(spark.createDataFrame(rows, "timestamp timestamp, kafka_timestamp timestamp"), shipped_contract(), 300)
+    assert (seen.records, seen.late_events) == (999, sum(late > 300 for late in lateness))
+    ordered = sorted(lateness)
+    for quantile, rank in zip(seen.lateness_seconds, (499, 949, 989), strict=True):
+        assert ordered[rank - 2] <= quantile <= ordered[rank + 2]
+
+
+def test_an_event_dated_ahead_does_not_hide_that_nothing_arrives(spark):
+    rows = [(T0 + timedelta(hours=20), T0)]
+    seen = freshness(spark.createDataFrame(rows, "timestamp timestamp, kafka_timestamp timestamp"), shipped_contract(), 300)
+    assert seen.latest_event_time.astimezone(UTC) == T0
+
+
+def test_health_says_why():
+    fine = {"unaccounted": 0, "lost": 0, "freshness_seconds": 10.0, "freshness_limit_seconds": 60}
+    assert health(**fine) == ("Healthy", None)
+    assert health(**{**fine, "unaccounted": 2})[0] == health(**{**fine, "lost": 1})[0] == "Unhealthy"
+    assert health(**{**fine, "freshness_seconds": 61.0})[0] == "Unhealthy"
+    assert health(**{**fine, "freshness_seconds": None})[0] == "Unknown"
