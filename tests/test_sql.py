@@ -28,6 +28,22 @@ def test_values_are_shown_as_they_are():
     assert shown("csv").splitlines()[0] == "id,score,at,payload,reasons,text"
 
 
+def test_what_is_too_wide_for_a_terminal_is_shown_record_by_record():
+    columns, rows = [f"column_{n}" for n in range(20)], [tuple(range(20)), tuple(f"{'x' * 30}{n}" for n in range(20))]
+
+    def lines(**terminal):
+        console = Console(file=io.StringIO(), width=80, **terminal)
+        render(columns, rows, "table", console)
+        return console.file.getvalue().splitlines()
+
+    records = lines(force_terminal=True, no_color=True)
+    assert sum("column_7 " in line for line in records) == 2
+    assert any("column_7" in line and f"{'x' * 30}7" in line for line in records)
+    # A pipe has no width: each row stays one line.
+    piped = lines(force_terminal=False)
+    assert any(all(f"{'x' * 30}{n}" in line for n in range(20)) for line in piped)
+
+
 @pytest.mark.parametrize(
     ("text", "reads"),
     [

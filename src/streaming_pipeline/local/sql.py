@@ -65,15 +65,32 @@ def render(columns: list[str], rows: list[tuple], form: str, console: Console) -
         writer.writerows([["" if value is None else _plain(value) for value in row] for row in rows])
         console.file.write(out.getvalue())
     else:
-        table = Table(header_style="bold")
-        for index, name in enumerate(columns):
-            numeric = all(isinstance(row[index], int | float) or row[index] is None for row in rows)
-            table.add_column(Text(name), justify="right" if numeric and rows else "left", overflow="fold")
-        for row in rows:
-            # As Text, since a value may hold what looks like a style.
-            table.add_row(*[Text("" if value is None else _text(value)) for value in row])
-        console.print(table)
-        console.print(f"{len(rows):,} row{'' if len(rows) == 1 else 's'}")
+        _show(columns, rows, console)
+        console.print(f"{len(rows):,} row{'' if len(rows) == 1 else 's'}", highlight=False)
+
+
+def _show(columns: list[str], rows: list[tuple], console: Console) -> None:
+    """A table; where a terminal is too narrow for it, one record below the other."""
+    table = Table(header_style="bold")
+    for index, name in enumerate(columns):
+        numeric = all(isinstance(row[index], int | float) or row[index] is None for row in rows)
+        table.add_column(Text(name), justify="right" if numeric and rows else "left", overflow="fold")
+    # As Text, since a value may hold what looks like a style.
+    texts = [[Text("" if value is None else _text(value)) for value in row] for row in rows]
+    for row in texts:
+        table.add_row(*row)
+    width = console.measure(table, options=console.options.update(max_width=100_000)).maximum
+    if width <= console.width or not console.is_terminal:
+        # A pipe has no width.
+        (console if console.is_terminal else Console(file=console.file, width=width)).print(table)
+        return
+    for number, row in enumerate(texts, start=1):
+        record = Table(box=None, show_header=False, pad_edge=False, title=f"row {number}", title_justify="left")
+        record.add_column(style="bold")
+        record.add_column(overflow="fold")
+        for name, text in zip(columns, row, strict=True):
+            record.add_row(Text(name), text)
+        console.print(record)
 
 
 def _plain(value: Any) -> Any:
