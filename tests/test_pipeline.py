@@ -87,8 +87,42 @@ class Pipeline:
         return self.spark.sql(query("monitor_logs")).collect()
 
 
+class Command:
+    """The command line at work in a process of its own, in the project's folder, while this process goes on."""
+
+    def __init__(self, *arguments, **environment):
+        line = [sys.executable, "-m", "streaming_pipeline.cli", *arguments]
+        options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": ROOT}
+        self.process = subprocess.Popen(line, env={**os.environ, **environment}, **options)
+
+    def result(self):
+        """What it ended with: return code, standard output, standard error."""
+        out, err = self.process.communicate(timeout=300)
+        return self.process.returncode, out, err
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.terminate()
+        self.process.communicate(timeout=60)
+
+
 @pytest.fixture(scope="module")
-def pipeline(spark, home, broker, tmp_path_factory):
+def connect_run(broker, tmp_path_factory):
+    """`run --connect` on 150 events and a broken one, by the listener that wants an API key; begun before all else, since it is slow."""
+    topic = f"events-{uuid.uuid4().hex[:8]}"
+    broker.create_topic(topic)
+    kafka = broker.kafka_settings("SASL_SSL", topic)
+    produce(kafka, records_from_lines([*[_event(f"c{n}") for n in range(150)], b"{broken"]))
+    home = tmp_path_factory.mktemp("connect")
+    with Command("run", "--connect", "--home", str(home), **broker.secrets("SASL_SSL", topic)) as command:
+        command.home = home
+        yield command
+
+
+@pytest.fixture(scope="module")
+def pipeline(spark, home, broker, tmp_path_factory, connect_run):
     """A pipeline after its first run on 4,000 events with faults among them."""
     made = Pipeline(spark, home, broker, tmp_path_factory.mktemp("pipeline"))
     made.produced = made.produce(4_000)
@@ -167,10 +201,15 @@ def test_what_the_run_leaves_behind(pipeline):
 
 def test_a_run_without_new_events_adds_nothing_and_one_with_new_events_adds_exactly_those(pipeline):
     looks = len(pipeline.looks())
-    run = pipeline.run()
+    text = "SELECT count(*) AS n FROM gold_anomaly_predictions"
+    with Command("sql", text, "--home", str(pipeline.home), "--schema", pipeline.schema, "--format", "csv") as sql:
+        run = pipeline.run()
+        code, out, err = sql.result()
     assert run.state == "SUCCESS"
     assert pipeline.states(run)["train_if_missing"] == "EXCLUDED"
     assert pipeline.counts() == pipeline.after_first_run
+    # Another process reads the tables while this one works on them.
+    assert (code, out) == (0, f"n\n{pipeline.after_first_run['gold_anomaly_predictions']}\n"), err
     assert len(pipeline.looks()) == looks + 1
     assert pipeline.looks()[0]["records"] == 0
 
@@ -258,25 +297,11 @@ def test_a_wrong_setting_fails_the_task_with_one_sentence(pipeline):
     assert first.attempts == 1
 
 
-def command(home, *arguments, **environment):
-    """Run the command line in a process of its own, in the project's folder."""
-    line = [sys.executable, "-m", "streaming_pipeline.cli", *arguments, "--home", str(home)]
-    done = subprocess.run(line, capture_output=True, text=True, cwd=ROOT, timeout=300, env={**os.environ, **environment})
-    return done.returncode, done.stdout, done.stderr
-
-
-def test_sql_answers_while_this_process_works_on_the_tables(pipeline, home):
-    text = "SELECT count(*) AS n FROM gold_anomaly_predictions"
-    code, out, err = command(home, "sql", text, "--schema", pipeline.schema, "--format", "csv")
-    assert (code, out) == (0, f"n\n{pipeline.counts()['gold_anomaly_predictions']}\n"), err
-
-
-def test_the_job_runs_by_the_rules_of_serverless(spark, broker, topic, kafka_sasl, tmp_path):
-    """In a process of its own, since one process has one kind of session; by the listener that wants an API key."""
-    produce(kafka_sasl, records_from_lines([*[_event(f"c{n}") for n in range(150)], b"{broken"]))
-    code, out, err = command(tmp_path, "run", "--connect", **broker.secrets("SASL_SSL", topic))
+def test_the_job_runs_by_the_rules_of_serverless(spark, connect_run):
+    """In a process of its own, since one process has one kind of session."""
+    code, out, err = connect_run.result()
     assert code == 0, out + err
-    look = spark.read.format("delta").load(str(tmp_path / "warehouse" / "streaming.db" / "monitor_logs")).first()
+    warehouse = connect_run.home / "warehouse" / "streaming.db"
+    look = spark.read.format("delta").load(str(warehouse / "monitor_logs")).first()
     assert (look["records"], look["quarantined_events"], look["unaccounted_records"], look["kafka_lag_records"]) == (150, 1, 0, 0)
-    gold = spark.read.format("delta").load(str(tmp_path / "warehouse" / "streaming.db" / "gold_anomaly_predictions"))
-    assert gold.count() == 150
+    assert spark.read.format("delta").load(str(warehouse / "gold_anomaly_predictions")).count() == 150
