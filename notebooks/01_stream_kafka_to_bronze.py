@@ -39,7 +39,7 @@ from streaming_pipeline.bronze import stream_kafka_to_bronze
 from streaming_pipeline.run_log import run_task
 from streaming_pipeline.settings import Settings
 
-settings = Settings.from_notebook(dbutils)
+settings = Settings.from_notebook(dbutils, secrets="KAFKA_")
 result = run_task("01_stream_kafka_to_bronze", stream_kafka_to_bronze, spark, settings)
 dbutils.jobs.taskValues.set("records", result)
 result

@@ -39,7 +39,7 @@ from streaming_pipeline.monitoring.monitor import monitor_silver_events
 from streaming_pipeline.run_log import run_task
 from streaming_pipeline.settings import Settings
 
-settings = Settings.from_notebook(dbutils)
+settings = Settings.from_notebook(dbutils, secrets="KAFKA_")
 result = run_task("03_monitor_silver_events", monitor_silver_events, spark, settings)
 dbutils.jobs.taskValues.set("records", result.records)
 result

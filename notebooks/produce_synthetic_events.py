@@ -8,7 +8,6 @@
 # MAGIC | `catalog` | Unity Catalog name; `spark_catalog` on a laptop |
 # MAGIC | `secret_scope` | secret scope that holds the `KAFKA_*` settings |
 # MAGIC | `kafka_topic` | topic; empty: `KAFKA_TOPIC` of the secret scope, else `stream-input` |
-# MAGIC | `kafka_options` | further options of Spark's Kafka source, as JSON |
 # MAGIC | `count` | how many events to produce |
 # MAGIC | `seed` | the same seed makes the same events |
 
@@ -21,7 +20,6 @@
 dbutils.widgets.text("catalog", "main")
 dbutils.widgets.text("secret_scope", "streaming-pipeline")
 dbutils.widgets.text("kafka_topic", "")
-dbutils.widgets.text("kafka_options", "{}")
 dbutils.widgets.text("count", "10000")
 dbutils.widgets.text("seed", "0")
 
@@ -31,6 +29,6 @@ from streaming_pipeline import synthetic
 from streaming_pipeline.producer import produce
 from streaming_pipeline.settings import Settings
 
-settings = Settings.from_notebook(dbutils, besides=("count", "seed"))
+settings = Settings.from_notebook(dbutils, besides=("count", "seed"), secrets="KAFKA_")
 events = synthetic.generate(int(dbutils.widgets.get("count")), seed=int(dbutils.widgets.get("seed")))
 produce(settings.kafka, events)

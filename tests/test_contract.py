@@ -38,6 +38,11 @@ def test_the_fingerprint_follows_the_meaning_and_not_the_layout():
     assert parse_contract(text.replace("purchase, view", "purchase")).fingerprint != same.fingerprint
 
 
+def allowed(values):
+    """A rule that allows these values."""
+    return {"metric": "invalidValues", "arguments": {"validValues": values}, "mustBe": 0}
+
+
 EVENT = ("schema", 0)
 FIELDS = (*EVENT, "properties")
 
@@ -58,7 +63,10 @@ FIELDS = (*EVENT, "properties")
         ((*FIELDS, 0, "logicalType"), "text", "event_id.*logicalType"),
         ((*FIELDS, 0, "logicalTypeOptions"), {"minimum": 1}, "event_id.logicalTypeOptions.*minimum"),
         ((*FIELDS, 0, "logicalTypeOptions"), {"minLength": "one"}, "event_id.logicalTypeOptions.minLength"),
-        ((*FIELDS, 0, "logicalTypeOptions"), {"pattern": "("}, "event_id.logicalTypeOptions.pattern"),
+        ((*FIELDS, 0, "logicalTypeOptions"), {"pattern": 1}, "event_id.logicalTypeOptions.pattern"),
+        ((*FIELDS, 2, "logicalTypeOptions"), {"minimum": "2026-02-30T00:00:00Z"}, "timestamp.logicalTypeOptions.minimum"),
+        ((*FIELDS, 3, "quality"), [allowed(["1"])], "value.quality.*not a number"),
+        ((*FIELDS, 3, "quality"), [allowed([1]), allowed([2])], "value.quality.*one rule"),
         ((*FIELDS, 2, "logicalTypeOptions"), {"minimum": "last year"}, "timestamp.logicalTypeOptions.minimum"),
         ((*FIELDS, 1, "quality"), [{"metric": "rowCount", "mustBe": 0}], "event_type.quality"),
         ((*FIELDS, 1, "quality", 0, "arguments", "validValues"), [True, False], "event_type.quality.*quotes"),

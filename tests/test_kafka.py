@@ -198,7 +198,7 @@ def test_with_a_service_credential_nothing_else_is_set_and_the_broker_is_not_ask
         "kafka.isolation.level": "read_committed",
         "databricks.serviceCredential": "streams",
     }
-    assert (check_connection(settings).topic_id, check_connection(settings).partitions) == (f"unknown:{settings.topic}", ())
+    assert (check_connection(settings).topic_id, check_connection(settings).partitions) == (f"unknown-{settings.topic}", ())
     assert topic_offsets(settings).beginnings == topic_offsets(settings).ends == {}
 
 

@@ -42,7 +42,7 @@ def test_the_law_counts_each_record_that_is_in_no_table_in_two_or_in_none_of_bro
     # The numbers of rows alone would not tell.
     assert totals["bronze_events"] == totals["silver_events"] + totals["duplicate_events"] + totals["open_quarantine"] == 60
     found = conservation.check(spark, offline_settings, {}, totals)
-    assert (found.unaccounted, found.verified_until, found.bronze_until) == (4, {}, {"a/0": 60})
+    assert (found.unaccounted, found.spans) == (4, (conservation.Span("a", 0, first=0, last=59, rows=60),))
     # What an earlier look found in order is not looked at again.
     assert conservation.check(spark, offline_settings, {"a/0": 60}, totals).unaccounted == 1
 

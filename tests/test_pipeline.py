@@ -24,7 +24,7 @@ from streaming_pipeline.local.judge import judge
 from streaming_pipeline.local.reporter import Reporter
 from streaming_pipeline.local.runner import run_job
 from streaming_pipeline.model.registry import CHAMPION, champion_version, load_champion
-from streaming_pipeline.producer import produce, records_from_lines
+from streaming_pipeline.producer import LineRecords, produce
 from streaming_pipeline.queries import query
 from streaming_pipeline.settings import Settings
 
@@ -114,7 +114,7 @@ def connect_run(broker, tmp_path_factory):
     topic = f"events-{uuid.uuid4().hex[:8]}"
     broker.create_topic(topic)
     kafka = broker.kafka_settings("SASL_SSL", topic)
-    produce(kafka, records_from_lines([*[_event(f"c{n}") for n in range(150)], b"{broken"]))
+    produce(kafka, LineRecords([*[_event(f"c{n}") for n in range(150)], b"{broken"]))
     home = tmp_path_factory.mktemp("connect")
     with Command("run", "--connect", "--home", str(home), **broker.secrets("SASL_SSL", topic)) as command:
         command.home = home

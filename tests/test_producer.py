@@ -9,7 +9,7 @@ import pytest
 
 from streaming_pipeline.consumer import consume
 from streaming_pipeline.errors import PipelineError, UsageError
-from streaming_pipeline.producer import ProduceReport, produce, records_from_lines
+from streaming_pipeline.producer import LineRecords, ProduceReport, produce
 from streaming_pipeline.synthetic import Record, generate
 
 START = datetime(2025, 4, 1, tzinfo=UTC)
@@ -25,7 +25,6 @@ def test_what_is_produced_can_be_consumed_as_it_was(listener, request):
     records = list(generate(2_000, start=START, duration=timedelta(days=1)))
     report = produce(kafka, records)
     assert (report.sent, report.delivered, report.failed) == (len(records), len(records), 0)
-    assert report.bytes == sum(len(record.key or b"") + len(record.value or b"") for record in records)
     assert report.seconds > 0
     consumed = list(consume(kafka, limit=None))
     assert Counter((c.key, c.value, c.timestamp_ms) for c in consumed) == Counter(records)
@@ -123,7 +122,7 @@ def test_lines_are_sent_as_they_are():
         b'{"event_id": {"a": 1}}\n',
         b'{"value": "last line without an end"}',
     ]
-    records = records_from_lines(lines)
+    records = LineRecords(lines)
     assert list(records) == [
         Record(b"1", b'{"event_id": "1", "value": "5"}', None),
         Record(b"2", b'  {"event_id": 2}  ', None),
@@ -138,6 +137,6 @@ def test_lines_are_sent_as_they_are():
 
 def test_deeply_nested_lines_do_not_stop_the_others():
     deep = b"[" * 100_000
-    records = records_from_lines([deep, b'{"event_id": "1"}'])
+    records = LineRecords([deep, b'{"event_id": "1"}'])
     assert [record.value for record in records] == [deep, b'{"event_id": "1"}']
     assert records.not_json == 1

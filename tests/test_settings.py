@@ -67,7 +67,7 @@ def test_a_parameter_that_cannot_be_used_is_refused_by_name(parameter, text):
 def test_an_empty_parameter_means_its_default():
     settings = Settings.from_parameters({"catalog": "main", "schema": "", "features": " value , timestamp_unix "})
     assert settings == Settings(catalog="main")
-    assert settings.checkpoint("silver") == "/Volumes/main/streaming/checkpoints/silver"
+    assert settings.checkpoint("silver") == "/Volumes/main/streaming/checkpoints/streaming/silver"
     with pytest.raises(UsageError, match="catalog"):
         Settings.from_parameters({"catalog": ""})
 

@@ -12,6 +12,7 @@ from bronze_rows import T0, append_to_bronze, event, kafka_frame, shipped_contra
 
 from streaming_pipeline import silver, tables
 from streaming_pipeline.bronze import to_bronze
+from streaming_pipeline.errors import UsageError
 from streaming_pipeline.silver import cleanse_bronze_to_silver
 
 BAD = {
@@ -218,10 +219,34 @@ def test_a_field_that_is_new_in_the_contract_is_read_from_what_arrived_before(sp
 
 def test_a_contract_deployed_between_two_attempts_changes_nothing_for_the_batch(tmp_path):
     checkpoint = str(tmp_path)
-    assert silver.pinned_contract(checkpoint, 7, "old") == "old"
-    assert silver.pinned_contract(checkpoint, 7, "new") == "old"
-    assert silver.pinned_contract(checkpoint, 8, "new") == "new"
-    assert [entry.name for entry in Path(checkpoint, "contracts").iterdir()] == ["8.yml"]
+    assert silver.pinned_contract(checkpoint, 7) is None
+    silver.pin_contract(checkpoint, 7, "old")
+    assert silver.pinned_contract(checkpoint, 7) == "old"
+    assert silver.pinned_contract(checkpoint, 8) is None
+    silver.pin_contract(checkpoint, 8, "new")
+    (pin,) = Path(checkpoint, "contracts").iterdir()
+    assert pin.name == "8.json"
+    # Half a pin is none: the process ended while it wrote it, before any row.
+    pin.write_text(pin.read_text()[:-2])
+    assert silver.pinned_contract(checkpoint, 8) is None
+
+
+def test_a_pattern_is_a_regular_expression_of_sparks_and_an_error_in_it_holds_no_batch_up(spark, offline_settings, tmp_path):
+    append_to_bronze(spark, offline_settings, [event("ab1"), event("1")])
+    text = Path(offline_settings.contract_path).read_text()
+    (tmp_path / "config").mkdir()
+    changed = replace(offline_settings, config_dir=str(tmp_path / "config"))
+
+    def with_pattern(pattern):
+        return text.replace("          minLength: 1\n", f"          minLength: 1\n          pattern: '{pattern}'\n", 1)
+
+    Path(changed.contract_path).write_text(with_pattern("(?P<letters>[a-z]+)"))  # as Python writes it
+    with pytest.raises(UsageError, match=r"event_contract\.yml: field event_id.*pattern.*not a regular expression"):
+        cleanse_bronze_to_silver(spark, changed)
+    Path(changed.contract_path).write_text(with_pattern(r"(?<letters>\p{L}+)\d"))
+    cleanse_bronze_to_silver(spark, changed)
+    assert rows(spark, changed, "silver_events", "event_id") == [("ab1",)]
+    assert rows(spark, changed, "quarantined_events", "reasons") == [(["wrong_pattern:event_id"],)]
 
 
 def test_bronze_keeps_the_bytes(spark):

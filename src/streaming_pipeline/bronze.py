@@ -15,7 +15,8 @@ from streaming_pipeline.streams import has_checkpoint, run_available_now
 def to_bronze(records: DataFrame, contract: Contract, topic_id: str) -> DataFrame:
     """Rows of Spark's Kafka source → rows of `bronze_events`.
 
-    The payload stays as received; beside it stand the contract's fields as texts, or why it could not be parsed.
+    The payload stays as received; beside it stand the contract's fields as texts, and what the contract says of them. It is judged
+    here, in the pass that parses it, since silver looks at each batch several times.
     """
     received = records.select(
         F.lit(topic_id).alias("topic_id"),
@@ -27,11 +28,11 @@ def to_bronze(records: DataFrame, contract: Contract, topic_id: str) -> DataFram
         "key",
         F.col("value").alias("raw_payload"),
     )
-    parsed = parse_payload(received, contract, "raw_payload")
-    return parsed.select(
+    return contract.judge(parse_payload(received, contract)).select(
         *received.columns,
         *contract.field_names,
-        "parse_error",
+        "event_date",
+        "reasons",
         F.lit(contract.fingerprint).alias("contract_fingerprint"),
         F.current_timestamp().alias("ingested_at"),
     )

@@ -6,13 +6,19 @@ Exit codes: 0 done, 1 the work failed, 2 wrong use. A user's mistake is one sent
 import argparse
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timedelta
+from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from streaming_pipeline.errors import PipelineError, UsageError
+
+if TYPE_CHECKING:
+    from streaming_pipeline.settings import KafkaSettings
 
 DEFAULT_HOME = Path(".local")
 
@@ -93,7 +99,7 @@ def _broker(options: argparse.Namespace, console: Console) -> int:
 def _produce(options: argparse.Namespace, console: Console) -> int:
     from streaming_pipeline import synthetic
     from streaming_pipeline.local.demo import GROUND_TRUTH, produce_with_progress
-    from streaming_pipeline.producer import produce, records_from_lines
+    from streaming_pipeline.producer import LineRecords, produce
 
     live = options.rate is not None
     for option, given, fits in (
@@ -110,14 +116,14 @@ def _produce(options: argparse.Namespace, console: Console) -> int:
         lines = sys.stdin.buffer if options.file == "-" else _open(Path(options.file))
     with _topic(options) as kafka:
         if lines:
-            records = records_from_lines(lines)
+            records = LineRecords(lines)
             report = produce(kafka, records, rate=options.rate)
             if records.not_json:
                 _say(f"{records.not_json:,} lines are not JSON; they were sent as they are.")
         elif live:
             duration = timedelta(seconds=options.duration) if options.duration is not None else None
             events = synthetic.stream(seed=options.seed, duration=duration)
-            report = produce(kafka, _first(events, options.count), rate=options.rate)
+            report = produce(kafka, islice(events, options.count), rate=options.rate)
         else:
             days = timedelta(days=14) if options.duration is None else timedelta(seconds=options.duration)
             faults = None if options.faults in (None, "all") else [] if options.faults == "none" else options.faults.split(",")
@@ -151,26 +157,15 @@ def _sql(options: argparse.Namespace, console: Console) -> int:
     return 0
 
 
-def _topic(options: argparse.Namespace):
+@contextmanager
+def _topic(options: argparse.Namespace) -> Iterator["KafkaSettings"]:
     """The topic of `.env`, else of the local broker, as a context that yields `KafkaSettings`."""
-    from contextlib import contextmanager
-
+    from streaming_pipeline.local.env import read_secrets
     from streaming_pipeline.local.job import find_bundle, kafka_secrets
     from streaming_pipeline.settings import KafkaSettings
 
-    @contextmanager
-    def connected():
-        with kafka_secrets(options.home, find_bundle() / ".env") as secrets:
-            yield KafkaSettings.from_secrets(secrets)
-
-    return connected()
-
-
-def _first(items, count: int | None):
-    for number, item in enumerate(items):
-        if count is not None and number >= count:
-            return
-        yield item
+    with kafka_secrets(options.home, read_secrets(find_bundle() / ".env")) as secrets:
+        yield KafkaSettings.from_secrets(secrets)
 
 
 def _open(path: Path):

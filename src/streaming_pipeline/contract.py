@@ -1,6 +1,6 @@
 """The event contract (`config/event_contract.yml`, Open Data Contract Standard 3) → schema, casts and row rules.
 
-The contract decides what bronze parses, how silver types it and why a record is rejected. A rejected record carries every
+The contract decides what is parsed of a payload, how silver types it and why a record is rejected. A rejected record carries every
 reason, as `code:field` (or a code alone where the payload as a whole is at fault):
 
 | reason | meaning |
@@ -19,13 +19,14 @@ reason, as `code:field` (or a code alone where the payload as a whole is at faul
 import hashlib
 import re
 from dataclasses import dataclass
+from datetime import date
 from functools import reduce
 from operator import or_
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from streaming_pipeline.errors import UsageError
@@ -49,7 +50,7 @@ _OPTIONS = {
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 # Columns that the tables add themselves; a field of the same name would hide one.
 RESERVED = {
-    *("topic_id", "topic", "partition", "offset", "kafka_timestamp", "timestamp_type", "key", "raw_payload", "parse_error"),
+    *("topic_id", "topic", "partition", "offset", "kafka_timestamp", "timestamp_type", "key", "raw_payload"),
     *("ingested_at", "event_date", "contract_fingerprint", "processed_at", "timestamp_unix", "anomaly_score", "anomaly_flag"),
     *("explanation", "model_name", "model_version", "scored_at", "reasons", "stage", "quarantined_at", "resolved_at"),
 }
@@ -63,7 +64,7 @@ class Field:
     logical_type: str
     required: bool = False
     description: str = ""
-    valid_values: tuple[str, ...] = ()
+    valid_values: tuple[Any, ...] = ()
     minimum: Any = None
     maximum: Any = None
     exclusive_minimum: Any = None
@@ -100,26 +101,31 @@ class Contract:
         """The schema with which bronze parses a payload: every field as text."""
         return ", ".join(f"`{field.name}` string" for field in self.fields)
 
-    def judge(self, bronze: DataFrame) -> DataFrame:
-        """Bronze rows → all their columns, the fields typed as silver has them (NULL where the text cannot be read), and `reasons`.
+    def typed_fields(self) -> list[Column]:
+        """The fields as silver has them, from the texts of bronze; NULL where a text cannot be read."""
+        return [_typed(field).alias(field.name) for field in self.fields]
 
-        `reasons` holds every reason to reject the row, as an array of texts; it is NULL for a valid row.
+    def judge(self, parsed: DataFrame) -> DataFrame:
+        """Rows with the fields as texts, `parse_error` and `kafka_timestamp` → the same without `parse_error`, `event_date`, `reasons`.
+
+        `reasons` holds every reason to reject the row, as an array of texts; it is NULL for a valid row, and `event_date` (UTC) for
+        any other.
         """
-        texts = bronze.select(
-            *[F.col(f"`{name}`").alias(f"_text_{name}") for name in self.field_names],
-            *[F.col(f"`{name}`") for name in bronze.columns if name not in self.field_names],
-        )
         # Typed in a step of its own, so that the rules look at columns and not at casts again.
-        typed = texts.select("*", *[_typed(field).alias(field.name) for field in self.fields])
+        typed = parsed.select("*", *[_typed(field).alias(f"_{field.name}") for field in self.fields])
         broken = [F.when(condition, F.lit(reason)) for field in self.fields for reason, condition in self._rules(field)]
         # As one text first: it is what Spark compiles, where a filtered array would be interpreted row by row.
-        listed = F.coalesce("parse_error", F.concat_ws(",", *broken))
-        judged = typed.withColumn("_reasons", listed).withColumn("reasons", F.when(F.col("_reasons") != "", F.split("_reasons", ",")))
-        return judged.select(*bronze.columns, "reasons")
+        judged = typed.withColumn("_reasons", F.coalesce("parse_error", F.concat_ws(",", *broken)))
+        is_valid = F.col("_reasons") == ""
+        return judged.select(
+            *[F.col(f"`{name}`") for name in parsed.columns if name != "parse_error"],
+            F.when(is_valid, F.to_date(f"_{self.event_time_field}")).alias("event_date"),
+            F.when(~is_valid, F.split("_reasons", ",")).alias("reasons"),
+        )
 
     def _rules(self, field: Field) -> list[tuple[str, Column]]:
         """(reason, condition under which the row breaks it) for one field. A condition that is NULL counts as kept."""
-        text, typed, name = F.col(f"_text_{field.name}"), F.col(f"`{field.name}`"), field.name
+        text, typed, name = F.col(f"`{field.name}`"), F.col(f"_{field.name}"), field.name
         rules = []
         if field.required:
             rules.append((f"missing:{name}", text.isNull()))
@@ -130,8 +136,7 @@ class Contract:
                 length = F.length(text)
                 rules.append((f"wrong_length:{name}", (length < (field.min_length or 0)) | (length > (field.max_length or 2**31 - 1))))
             if field.pattern is not None:
-                # \z: a pattern's own `$` would let a trailing line feed through.
-                rules.append((f"wrong_pattern:{name}", ~text.rlike(rf"\A(?:{field.pattern})\z")))
+                rules.append((f"wrong_pattern:{name}", ~text.rlike(_whole(field.pattern))))
         elif field.logical_type == "number":
             infinite = typed.isin(float("inf"), float("-inf"))
             named = unreadable & F.lower(_unquoted(text)).isin("nan", "+nan", "-nan")
@@ -155,17 +160,17 @@ class Contract:
             finite = ~typed.isin(float("inf"), float("-inf")) if field.logical_type == "number" else F.lit(True)
             rules.append((f"out_of_range:{name}", reduce(or_, bounds) & finite))
         if field.valid_values:
-            rules.append((f"not_allowed:{name}", ~text.isin(*field.valid_values)))
+            rules.append((f"not_allowed:{name}", ~typed.isin(*[_bound(field, value) for value in field.valid_values])))
         return rules
 
 
-def parse_payload(records: DataFrame, contract: Contract, payload: str) -> DataFrame:
-    """Add to rows with a binary column `payload`: each field of the contract as text, and `parse_error`, NULL if it is one JSON object.
+def parse_payload(records: DataFrame, contract: Contract) -> DataFrame:
+    """Add to rows with a `raw_payload`: each field of the contract as text, and `parse_error`, NULL if it is one JSON object.
 
     The payload is parsed inside a list with a mark behind it: alone, Spark's parser stops at the end of the first
     value and would let `{…} garbage` or two events in one payload pass as one. Step by step, so that Spark parses once a row.
     """
-    texts = records.withColumn("_text", F.try_validate_utf8(F.col(payload).cast("string")))
+    texts = records.withColumn("_text", F.try_validate_utf8(F.col("raw_payload").cast("string")))
     listed = F.concat(F.lit("["), "_text", F.lit(',{"_end": "1"}]'))
     schema = f"array<struct<{contract.raw_schema}, `_end` string>>"
     lists = texts.withColumn("_list", F.from_json(listed, schema, {"allowSingleQuotes": "false"}))
@@ -174,7 +179,7 @@ def parse_payload(records: DataFrame, contract: Contract, payload: str) -> DataF
     is_json = F.try_parse_json(F.concat(F.lit('{"payload":'), "_text", F.lit(',"end":0}'))).isNotNull()
     error = (
         F.when(F.col("_event").isNotNull(), F.lit(None).cast("string"))
-        .when(F.col(payload).isNull(), F.lit("null_payload"))
+        .when(F.col("raw_payload").isNull(), F.lit("null_payload"))
         .when(F.col("_text").isNull(), F.lit("not_utf8"))
         .when(F.col("_text").rlike(r"\A\s*\z"), F.lit("empty_payload"))
         .when(is_json, F.lit("not_an_object"))
@@ -314,7 +319,9 @@ def _field(check: _Checker, item: Any, key: str) -> Field:
     options = check.mapping(item.get("logicalTypeOptions") or {}, f"{key}.logicalTypeOptions", set(), _OPTIONS[logical_type])
     for option, value in options.items():
         _check_option(check, f"{key}.logicalTypeOptions.{option}", logical_type, option, value)
-    valid_values: tuple[str, ...] = ()
+    valid_values: tuple[Any, ...] = ()
+    if len(item.get("quality") or []) > 1:
+        check.fail(f"{key}.quality", "only one rule is supported")
     for rule in item.get("quality") or []:
         rule = check.mapping(rule, f"{key}.quality", {"metric"}, {"id", "name", "description", "type", "metric", "arguments", "mustBe"})
         arguments = rule.get("arguments")
@@ -328,9 +335,8 @@ def _field(check: _Checker, item: Any, key: str) -> Field:
         if not isinstance(arguments["validValues"], list) or not arguments["validValues"]:
             check.fail(f"{key}.quality", "arguments.validValues must be a list of at least one value")
         for value in arguments["validValues"]:
-            if logical_type == "string" and not isinstance(value, str):
-                check.fail(f"{key}.quality", f"{value!r} in arguments.validValues is no text: put it in quotes")
-        valid_values = tuple(str(value) for value in arguments["validValues"])
+            _check_value(check, f"{key}.quality: arguments.validValues", logical_type, value)
+        valid_values = tuple(arguments["validValues"])
     return Field(
         name=name,
         logical_type=logical_type,
@@ -350,22 +356,59 @@ def _field(check: _Checker, item: Any, key: str) -> Field:
 def _check_option(check: _Checker, key: str, logical_type: str, option: str, value: Any) -> None:
     """Refuse an option whose value does not fit the field's type."""
     if option == "pattern":
-        try:
-            re.compile(value)
-        except (re.error, TypeError):
+        if not isinstance(value, str):
             check.fail(key, f"{value!r} is not a regular expression")
+    elif option.endswith("Length"):
+        _check_value(check, key, "integer", value)
+    else:
+        _check_value(check, key, logical_type, value)
+
+
+def _check_value(check: _Checker, key: str, logical_type: str, value: Any) -> None:
+    """Refuse a value that the contract compares a field of this type with, and that is of another."""
+    if logical_type == "string":
+        if not isinstance(value, str):
+            check.fail(key, f"{value!r} is no text: put it in quotes")
+    elif logical_type == "boolean":
+        if not isinstance(value, bool):
+            check.fail(key, f"{value!r} is neither true nor false")
     elif logical_type in ("timestamp", "date"):
         pattern = r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d+)?Z" if logical_type == "timestamp" else r"\d{4}-\d{2}-\d{2}"
-        if not re.fullmatch(pattern, str(value)):
+        if not re.fullmatch(pattern, str(value)) or not _is_date(str(value)[:10]):
             form = "2000-01-01T00:00:00Z, in quotes" if logical_type == "timestamp" else "2000-01-01, in quotes"
             check.fail(key, f"{value!r} is not a time such as {form}")
-    elif isinstance(value, bool) or not isinstance(value, int if option.endswith("Length") else int | float):
-        check.fail(key, f"{value!r} is not a number")
+    elif isinstance(value, bool) or not isinstance(value, int if logical_type == "integer" else int | float):
+        check.fail(key, f"{value!r} is not a {'whole ' if logical_type == 'integer' else ''}number")
+
+
+def _is_date(text: str) -> bool:
+    try:
+        date.fromisoformat(text)
+    except ValueError:
+        return False
+    return True
+
+
+def check_patterns(spark: SparkSession, contract: Contract, source: str) -> None:
+    """Let Spark try each pattern, since its regular expressions are Java's; raises `UsageError` naming `source` and the field."""
+    for field in contract.fields:
+        if field.pattern is not None:
+            try:
+                spark.range(1).select(F.lit("").rlike(_whole(field.pattern))).collect()
+            except Exception:  # Spark has several ways to refuse it
+                raise UsageError(
+                    f"{source}: field {field.name}.logicalTypeOptions.pattern: {field.pattern!r} is not a regular expression."
+                ) from None
+
+
+def _whole(pattern: str) -> str:
+    """The pattern for a whole text; with \\z, as its own `$` would let a trailing line feed through."""
+    return rf"\A(?:{pattern})\z"
 
 
 def _typed(field: Field) -> Column:
     """The field's text as its logical type; NULL where it cannot be read."""
-    text = F.col(f"_text_{field.name}")
+    text = F.col(f"`{field.name}`")
     if field.logical_type == "string":
         return text
     if field.logical_type == "number":

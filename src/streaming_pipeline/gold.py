@@ -1,4 +1,7 @@
-"""`silver_events` → `gold_anomaly_predictions`: each event is scored once, by the champion of that moment."""
+"""`silver_events` → `gold_anomaly_predictions`: each event is scored once, by the champion of that moment.
+
+As in silver the stream carries keys alone, which say which rows a batch is.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -12,7 +15,7 @@ from pyspark.sql import functions as F
 
 from streaming_pipeline import tables
 from streaming_pipeline.contract import Contract, load_contract, parse_contract
-from streaming_pipeline.coordinates import held, leave_out_any, offset_ranges
+from streaming_pipeline.coordinates import KEY, covering, leave_out_any
 from streaming_pipeline.model.features import feature_columns, timestamp_unix
 from streaming_pipeline.model.registry import Champion, load_champion
 from streaming_pipeline.run_log import Step, collect_steps, timed_step
@@ -63,12 +66,16 @@ def score(silver: DataFrame, champion: Champion, contract: Contract) -> DataFram
     )
 
 
-def write_batch(silver: DataFrame, batch_id: int, settings: Settings, champion: Champion, contract_text: str) -> None:
-    """Score one micro-batch of silver; events that gold has already (a batch that is run again) are left out."""
-    spark = silver.sparkSession
+def write_batch(keys: DataFrame, batch_id: int, settings: Settings, champion: Champion, contract_text: str) -> None:
+    """Score one micro-batch of silver, of which `keys` has the keys; events that gold has already are left out."""
+    spark = keys.sparkSession
     contract = parse_contract(contract_text)
     with timed_step(settings.run_dir, "gold_write") as step:
-        fresh = leave_out_any(silver, held(spark.table(settings.table("gold_anomaly_predictions")), offset_ranges(silver)))
+        within = covering(keys)
+        if within is None:
+            return
+        silver, gold = (spark.table(settings.table(name)).where(within) for name in ("silver_events", "gold_anomaly_predictions"))
+        fresh = leave_out_any(silver, gold.select(*KEY))
         step.records = tables.append(settings, "gold_anomaly_predictions", score(fresh, champion, contract))
 
 
@@ -83,7 +90,7 @@ def score_silver_to_gold(spark: SparkSession, settings: Settings) -> Scored:
     except PySparkException:
         print("This compute keeps its own Arrow batch size.")  # serverless takes a short list of settings only
     write = partial(write_batch, settings=replace(settings, secrets={}), champion=champion, contract_text=contract.text)
-    source = spark.readStream.option("maxFilesPerTrigger", 1000).table(settings.table("silver_events"))
-    run_available_now(source.writeStream.foreachBatch(write), "gold", settings.checkpoint("gold"))
+    keys = spark.readStream.table(settings.table("silver_events")).select(*KEY)
+    run_available_now(keys.writeStream.foreachBatch(write), "gold", settings.checkpoint("gold"))
     steps = collect_steps(settings.run_dir, ("gold_write",))
     return Scored(sum(step.records or 0 for step in steps), steps)

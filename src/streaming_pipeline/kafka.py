@@ -17,9 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from streaming_pipeline.errors import PipelineError
-from streaming_pipeline.settings import KafkaSettings
+from streaming_pipeline.settings import SERVICE_CREDENTIAL, KafkaSettings
 
-SERVICE_CREDENTIAL = "databricks.serviceCredential"
 _LOGIN_MODULE = "org.apache.kafka.common.security.plain.PlainLoginModule"
 _PEM_BLOCK = re.compile(r"-----BEGIN ([A-Z0-9 ]+)-----.*?-----END \1-----", re.DOTALL)
 _SILENT = logging.getLogger("streaming_pipeline.kafka.librdkafka")
@@ -120,8 +119,8 @@ def check_connection(kafka: KafkaSettings, timeout_seconds: float = 10) -> Topic
     certificates, the API key or the topic. A connection by `databricks.serviceCredential` can be made by Spark only and is not checked.
     """
     if SERVICE_CREDENTIAL in kafka.options:
-        return TopicInfo(kafka.topic, f"unknown:{kafka.topic}", ())
-    return _Broker(kafka, timeout_seconds).topic_info()
+        return TopicInfo(kafka.topic, _unknown_id(kafka.topic), ())
+    return _Connection(kafka, timeout_seconds).topic_info()
 
 
 def topic_offsets(kafka: KafkaSettings, timeout_seconds: float = 10) -> TopicOffsets:
@@ -131,12 +130,17 @@ def topic_offsets(kafka: KafkaSettings, timeout_seconds: float = 10) -> TopicOff
     """
     if SERVICE_CREDENTIAL in kafka.options:
         return TopicOffsets(check_connection(kafka), {}, {})
-    broker = _Broker(kafka, timeout_seconds)
+    broker = _Connection(kafka, timeout_seconds)
     info = broker.topic_info()
     return TopicOffsets(info, broker.offsets(info.partitions, latest=False), broker.offsets(info.partitions, latest=True))
 
 
-class _Broker:
+def _unknown_id(topic: str) -> str:
+    """What stands for the id of a topic that cannot be asked for it, or has none."""
+    return f"unknown-{topic}"
+
+
+class _Connection:
     """One connection that asks a few questions within one time limit, and knows why when there is no answer."""
 
     def __init__(self, kafka: KafkaSettings, timeout_seconds: float) -> None:
@@ -175,6 +179,8 @@ class _Broker:
             raise self._refused(error) from None
         partitions = tuple(sorted(partition.id for partition in described.partitions))
         topic_id = str(described.topic_id).translate(str.maketrans("+/", "-_"))  # as Kafka's own tools write it
+        if not topic_id.strip("A="):  # all zero: this broker gives its topics no ids, and they must not be taken for one another
+            topic_id = _unknown_id(topic)
         return TopicInfo(topic, topic_id, partitions)
 
     def offsets(self, partitions: tuple[int, ...], latest: bool) -> dict[int, int]:

@@ -33,8 +33,6 @@ class ProduceReport:
     delivered: int = 0
     failed: int = 0
     seconds: float = 0.0
-    bytes: int = 0
-    """Keys and values, uncompressed."""
 
 
 def produce(
@@ -69,7 +67,6 @@ def produce(
             if not _send(producer, kafka.topic, record, errors):
                 break
             report.sent += 1
-            report.bytes += len(record.key or b"") + len(record.value or b"")
             producer.poll(0)
             if progress is not None and (now := time.monotonic()) - last_progress >= _PROGRESS_EVERY_SECONDS:
                 progress(report.delivered)
@@ -130,8 +127,3 @@ class LineRecords:
             return None
         event_id = event.get("event_id") if isinstance(event, dict) else None
         return str(event_id).encode() if isinstance(event_id, str | int) and event_id != "" else None
-
-
-def records_from_lines(lines: Iterable[bytes]) -> LineRecords:
-    """JSON lines → records for `produce`; ask `not_json` of the result afterwards."""
-    return LineRecords(lines)

@@ -5,7 +5,7 @@ import os
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -42,9 +42,7 @@ def timed_step(run_dir: str, task: str) -> Iterator[Step]:
     folder = Path(run_dir, "steps")
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps({**asdict(step), "run_time": step.run_time.isoformat()})
-    half = folder / f"{task}.{uuid.uuid4().hex}.half"
-    half.write_text(text, encoding="utf-8")
-    half.rename(half.with_suffix(".json"))
+    (folder / f"{task}.{uuid.uuid4().hex}.json").write_text(text, encoding="utf-8")
 
 
 def collect_steps(run_dir: str, tasks: tuple[str, ...]) -> tuple[Step, ...]:
@@ -52,8 +50,9 @@ def collect_steps(run_dir: str, tasks: tuple[str, ...]) -> tuple[Step, ...]:
     steps = []
     for task in tasks:
         for file in Path(run_dir, "steps").glob(f"{task}.*.json"):
-            fields: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-            steps.append(Step(**{**fields, "run_time": datetime.fromisoformat(fields["run_time"])}))
+            with suppress(json.JSONDecodeError):  # half a file, of a process that was killed while it wrote
+                fields: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+                steps.append(Step(**{**fields, "run_time": datetime.fromisoformat(fields["run_time"])}))
             file.unlink()
     return tuple(sorted(steps, key=lambda step: step.run_time))
 

@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from streaming_pipeline.errors import PipelineError, UsageError
+from streaming_pipeline.errors import UsageError
 
 SECRET_KEYS = (
     "KAFKA_BOOTSTRAP_SERVERS",
@@ -34,6 +34,8 @@ PLAIN_KEYS = frozenset(key for key in SECRET_KEYS if key not in ("KAFKA_API_KEY"
 """Those of them that may be shown: a message that hides the wrong host or topic helps nobody."""
 
 DEFAULT_TOPIC = "stream-input"
+SERVICE_CREDENTIAL = "databricks.serviceCredential"
+"""The source option that makes Databricks log in for us; only Spark can use such a connection."""
 _PROTOCOLS = ("SSL", "SASL_SSL")
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
@@ -72,7 +74,7 @@ class KafkaSettings:
         protocol = (get("KAFKA_SECURITY_PROTOCOL") or ("SASL_SSL" if get("KAFKA_API_KEY") else "SSL")).upper()
         if protocol not in _PROTOCOLS:
             raise UsageError(f"KAFKA_SECURITY_PROTOCOL is {protocol!r}: use SSL (client certificate) or SASL_SSL (API key).")
-        if "databricks.serviceCredential" not in options:
+        if SERVICE_CREDENTIAL not in options:
             needed = (
                 ("KAFKA_API_KEY", "KAFKA_API_SECRET")
                 if protocol == "SASL_SSL"
@@ -121,27 +123,27 @@ class Settings:
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @classmethod
-    def from_notebook(cls, dbutils: Any, besides: Collection[str] = ()) -> "Settings":
-        """The widgets of the running notebook, and the known keys of its secret scope if it has one.
+    def from_notebook(cls, dbutils: Any, besides: Collection[str] = (), secrets: str = "") -> "Settings":
+        """The widgets of the running notebook and, of its secret scope, the known keys that begin with `secrets` ("KAFKA_").
 
-        `besides` names widgets that are the notebook's own and no settings. Raises `UsageError` for any other that is none, or
-        one whose value cannot be used.
+        `besides` names widgets that are the notebook's own and no settings. A notebook that asks for no secrets reads none, also
+        where the job hands it the scope's name. Raises `UsageError` for a widget that is no setting, one whose value cannot be
+        used, and a scope that cannot be read.
         """
         parameters = {name: text for name, text in dbutils.widgets.getAll().items() if name not in besides}
         scope = parameters.get("secret_scope")
-        secrets = {}
-        if scope:
+        found = {}
+        if scope and secrets:
+            wanted = [key for key in SECRET_KEYS if key.startswith(secrets)]
             try:
                 held = {secret.key for secret in dbutils.secrets.list(scope)}
-                secrets = {key: dbutils.secrets.get(scope, key) for key in SECRET_KEYS if key in held}
-            except PipelineError:
-                raise
+                found = {key: dbutils.secrets.get(scope, key) for key in wanted if key in held}
             except Exception as error:  # the workspace has many ways to say that a scope is missing or not for this user
                 raise UsageError(
                     f"Parameter 'secret_scope': the scope {scope!r} cannot be read ({type(error).__name__}). "
                     "Check its name and that you may read it; `databricks secrets list-scopes` shows what there is."
                 ) from error
-        return cls.from_parameters(parameters, secrets)
+        return cls.from_parameters(parameters, found)
 
     @classmethod
     def from_parameters(cls, parameters: Mapping[str, str], secrets: Mapping[str, str] | None = None) -> "Settings":
@@ -192,8 +194,8 @@ class Settings:
         return KafkaSettings.from_secrets(self.secrets, self.kafka_topic, self.kafka_options)
 
     def checkpoint(self, stream: str) -> str:
-        """The checkpoint folder of one stream; every stream owns one."""
-        return f"{self.checkpoint_dir.rstrip('/')}/{stream}"
+        """The checkpoint folder of one stream; every stream of every schema owns one."""
+        return f"{self.checkpoint_dir.rstrip('/')}/{self.schema}/{stream}"
 
     @property
     def run_dir(self) -> str:

@@ -64,8 +64,9 @@ def bronze_events(contract: Contract) -> Table:
             ("key", "BINARY", "the record's key, as received"),
             ("raw_payload", "BINARY", "the record's value, as received"),
             *contract_columns(contract, typed=False),
-            ("parse_error", "STRING", "why the payload is not one JSON object; NULL if it is"),
-            ("contract_fingerprint", "STRING", "the contract by which the payload was parsed"),
+            ("event_date", "DATE", "UTC date of a valid event"),
+            ("reasons", "ARRAY<STRING>", "why the contract rejects the record, as code or code:field; NULL if it does not"),
+            ("contract_fingerprint", "STRING", "the contract by which the payload was parsed and judged"),
             ("ingested_at", "TIMESTAMP", "when bronze wrote it"),
         ),
         statistics_on=("topic_id", "partition", "offset", "kafka_timestamp", "ingested_at"),
@@ -159,7 +160,11 @@ MONITOR_LOGS = Table(
         ("status_reason", "STRING", "why it is not Healthy"),
         ("totals", "MAP<STRING, BIGINT>", "rows of each table at this look; the next look counts from here"),
         ("read_until", "MAP<STRING, BIGINT>", "topic_id/partition -> offset up to which records were counted"),
-        ("verified_until", "MAP<STRING, BIGINT>", "topic_id/partition -> offset up to which every record is accounted for"),
+        (
+            "verified_until",
+            "MAP<STRING, BIGINT>",
+            "topic_id/partition -> offset up to which each record is accounted for, none lost",
+        ),
     ),
 )
 
@@ -211,6 +216,10 @@ ALERT_OUTBOX = Table(
 )
 
 
+PLACES = ("silver_events", "quarantined_events", "duplicate_events")
+"""Every record of bronze ends in exactly one of them."""
+
+
 def record_tables(contract: Contract) -> list[Table]:
     """Bronze, and the three tables in exactly one of which each of its records ends."""
     return [bronze_events(contract), silver_events(contract), QUARANTINED_EVENTS, DUPLICATE_EVENTS]
@@ -233,7 +242,7 @@ def create_missing(spark: SparkSession, settings: Settings, tables: Iterable[Tab
 
     Raises `PipelineError` if a column is there with another type.
     """
-    if not spark.catalog.databaseExists(f"{settings.catalog}.{settings.schema}"):
+    if not spark.catalog.databaseExists(f"`{settings.catalog}`.`{settings.schema}`"):
         spark.sql(f"CREATE SCHEMA IF NOT EXISTS `{settings.catalog}`.`{settings.schema}`")
     for table in tables:
         full_name = settings.table(table.name)

@@ -5,7 +5,7 @@ Whatever else a notebook asks for is an error that names it: a notebook never go
 
 import html
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,11 +51,6 @@ class Widgets(_Group):
     def text(self, name: str, defaultValue: str, label: str | None = None) -> None:
         self._defaults[name] = str(defaultValue)
 
-    def dropdown(self, name: str, defaultValue: str, choices: Sequence[str], label: str | None = None) -> None:
-        if defaultValue not in choices:
-            raise UsageError(f"Widget {name!r}: its default {defaultValue!r} is none of its choices {', '.join(choices)}.")
-        self._defaults[name] = str(defaultValue)
-
     def get(self, name: str) -> str:
         try:
             return self.getAll()[name]
@@ -64,9 +59,6 @@ class Widgets(_Group):
 
     def getAll(self) -> dict[str, str]:
         return self._defaults | self._parameters
-
-    def removeAll(self) -> None:
-        self._defaults.clear()
 
 
 class TaskValues(_Group):

@@ -35,9 +35,8 @@ def find_bundle(start: Path | None = None) -> Path:
 
 
 @contextmanager
-def kafka_secrets(home: Path, env_file: Path) -> Iterator[dict[str, str]]:
-    """The connection settings: those of `.env` and the environment, else the local broker's, which runs until the block ends."""
-    found = read_secrets(env_file)
+def kafka_secrets(home: Path, found: dict[str, str]) -> Iterator[dict[str, str]]:
+    """`found` of `.env` and the environment, if it names a Kafka; else with the local broker's, which runs until the block ends."""
     if found.get("KAFKA_BOOTSTRAP_SERVERS"):
         yield found
         return
@@ -90,15 +89,11 @@ def run_on_laptop(
     parameters = dict(parameters or {})
     check_job(bundle, job)
     check_parameters(bundle.job(job), job, parameters)
-    env_file = root / ".env"
-    if secrets is None:
-        read_secrets(env_file)
+    found = read_secrets(root / ".env") if secrets is None else secrets
     run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{random.token_hex(2)}"
     run_dir = home / "runs" / run_id
     asks_kafka = any(parameter["name"] == "secret_scope" for parameter in bundle.job(job).get("parameters", []))
-    if secrets is None and not asks_kafka:
-        secrets = read_secrets(env_file)
-    with only_run(home), kafka_secrets(home, env_file) if secrets is None else nullcontext(secrets) as secrets:
+    with only_run(home), kafka_secrets(home, found) if secrets is None and asks_kafka else nullcontext(found) as known:
         spark = start_session(home, connect=connect, event_log=run_dir / "spark-events")
         prepare_mlflow(home, bundle, parameters)
         run = run_job(
@@ -106,7 +101,7 @@ def run_on_laptop(
             job,
             parameters=parameters,
             spark_for_task=lambda: new_session(spark),
-            secrets=secrets,
+            secrets=known,
             run_dir=run_dir,
             run_id=run_id,
             reporter=Reporter(console),

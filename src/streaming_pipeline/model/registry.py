@@ -11,6 +11,9 @@ from sklearn.pipeline import Pipeline
 from streaming_pipeline.errors import PipelineError
 from streaming_pipeline.settings import Settings
 
+# The client warns of its own deprecations at every call; nobody here can act on them.
+logging.getLogger("mlflow").setLevel(logging.ERROR)
+
 CHAMPION = "champion"
 SKLEARN_TAG = "sklearn_version"
 
@@ -27,8 +30,6 @@ class Champion:
 
 def champion_version(settings: Settings) -> str | None:
     """The version that holds the alias `champion`, or None if there is none yet."""
-    # The client warns of its own deprecations at every call; nobody here can act on them.
-    logging.getLogger("mlflow").setLevel(logging.ERROR)
     try:
         return str(mlflow.MlflowClient().get_model_version_by_alias(settings.model_full_name, CHAMPION).version)
     except MlflowException as error:

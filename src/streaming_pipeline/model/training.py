@@ -1,6 +1,5 @@
 """Train the anomaly detector on silver and register it as champion."""
 
-import logging
 import os
 import time
 from dataclasses import dataclass
@@ -60,7 +59,6 @@ def train(spark: SparkSession, settings: Settings) -> Training:
 
     Raises `PipelineError` where silver has too few rows, `UsageError` for a feature that silver lacks.
     """
-    logging.getLogger("mlflow").setLevel(logging.ERROR)
     contract = load_contract(settings.contract_path)
     tables.create_missing(spark, settings, [tables.silver_events(contract)])
     frame = training_frame(spark, settings, contract)

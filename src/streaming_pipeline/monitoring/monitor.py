@@ -10,7 +10,7 @@ from streaming_pipeline import kafka, tables
 from streaming_pipeline.contract import load_contract
 from streaming_pipeline.errors import PipelineError
 from streaming_pipeline.monitoring import conservation
-from streaming_pipeline.monitoring.conservation import Conservation
+from streaming_pipeline.monitoring.conservation import Conservation, Offsets
 from streaming_pipeline.monitoring.freshness import Freshness, freshness, health
 from streaming_pipeline.settings import Settings
 
@@ -51,15 +51,24 @@ def monitor_silver_events(spark: SparkSession, settings: Settings) -> MonitorLog
     tables.create_missing(spark, settings, [*tables.record_tables(contract), tables.MONITOR_LOGS])
     last = _last_look(spark, settings)
     totals = conservation.count_rows(spark, settings)
-    if last and last["totals"] == totals and not last["unaccounted_records"]:
+    read_before: Offsets = last["read_until"] if last else {}
+    verified_before: Offsets = last["verified_until"] if last else {}
+    if last and last["totals"] == totals and read_before == verified_before and not last["unaccounted_records"]:
         # All was in order and no row has come since: there is nothing to read.
-        law = Conservation(0, totals, last["verified_until"], last["read_until"], ())
+        law = Conservation(unaccounted=0)
         seen = Freshness(0, 0, None, None)
     else:
-        law = conservation.check(spark, settings, last["verified_until"] if last else {}, totals)
-        new_silver = spark.table(settings.table("silver_events")).where(conservation.behind(last["read_until"] if last else {}))
+        law = conservation.check(spark, settings, verified_before, totals)
+        new_silver = spark.table(settings.table("silver_events")).where(conservation.behind(read_before))
         seen = freshness(new_silver, contract, settings.late_after_seconds)
-    lost, lag = _ask_kafka(spark, settings, law)
+    read_until = {**read_before, **{span.key: span.last + 1 for span in law.spans}}
+    lost, lag = _ask_kafka(spark, settings, law, read_until)
+    # Looked at again from where they were: everything if records are unaccounted for; a partition if some of its records are lost, or
+    # if Kafka could not be asked about its gaps.
+    unclear = {span.key for span in law.spans if law.unaccounted or (span.has_gap and (lost is None or lost.get(span.key)))}
+    clear = {key: offset for key, offset in read_until.items() if key not in unclear}
+    verified_until = {**verified_before, **clear}
+    lost_records = None if lost is None else sum(lost.values())
 
     # After the queries and after Kafka was asked: the row tells of the tables as they were until now.
     run_time = datetime.now(UTC)
@@ -67,7 +76,7 @@ def monitor_silver_events(spark: SparkSession, settings: Settings) -> MonitorLog
     latest = max(times) if times else None
     age = (run_time - latest).total_seconds() if latest else None
     status, reason = health(
-        unaccounted=law.unaccounted, lost=lost, freshness_seconds=age, freshness_limit_seconds=settings.freshness_limit_seconds
+        unaccounted=law.unaccounted, lost=lost_records, freshness_seconds=age, freshness_limit_seconds=settings.freshness_limit_seconds
     )
     before = dict(last["totals"]) if last else {}
     lateness = seen.lateness_seconds or (None, None, None)
@@ -77,10 +86,10 @@ def monitor_silver_events(spark: SparkSession, settings: Settings) -> MonitorLog
         table_name="silver_events",
         records=seen.records,
         late_events=seen.late_events,
-        duplicate_events=law.totals["duplicate_events"] - before.get("duplicate_events", 0),
-        quarantined_events=law.totals["quarantined_events"] - before.get("quarantined_events", 0),
+        duplicate_events=totals["duplicate_events"] - before.get("duplicate_events", 0),
+        quarantined_events=totals["quarantined_events"] - before.get("quarantined_events", 0),
         unaccounted_records=law.unaccounted,
-        lost_records=lost,
+        lost_records=lost_records,
         latest_event_time=latest,
         freshness_seconds=age,
         lateness_p50_seconds=lateness[0],
@@ -89,9 +98,9 @@ def monitor_silver_events(spark: SparkSession, settings: Settings) -> MonitorLog
         kafka_lag_records=lag,
         status=status,
         status_reason=reason,
-        totals=law.totals,
-        read_until=law.bronze_until,
-        verified_until=law.verified_until,
+        totals=totals,
+        read_until=read_until,
+        verified_until=verified_until,
     )
     tables.append_rows(spark, settings, tables.MONITOR_LOGS, [asdict(row)])
     return row
@@ -103,15 +112,15 @@ def _last_look(spark: SparkSession, settings: Settings):
     return rows.orderBy(F.col("run_time").desc()).first()
 
 
-def _ask_kafka(spark: SparkSession, settings: Settings, law: conservation.Conservation) -> tuple[int | None, int | None]:
-    """(records lost, records that wait on the topic); None where Kafka cannot be asked, since monitoring must not fail by it."""
+def _ask_kafka(spark: SparkSession, settings: Settings, law: Conservation, read_until: Offsets) -> tuple[dict[str, int] | None, int | None]:
+    """(records lost by partition, records that wait on the topic); None where Kafka cannot be asked: monitoring must not fail by it."""
     try:
         connection = settings.kafka
         topic = kafka.topic_offsets(connection)
         if not topic.ends:
             return None, None
-        lag = sum(max(0, end - law.bronze_until.get(f"{topic.info.topic_id}/{p}", topic.beginnings[p])) for p, end in topic.ends.items())
-        return conservation.lost_records(spark, connection, topic.info, law.bronze_spans), lag
+        lag = sum(max(0, end - read_until.get(f"{topic.info.topic_id}/{p}", topic.beginnings[p])) for p, end in topic.ends.items())
+        return conservation.lost_records(spark, connection, topic.info, law.spans), lag
     except Exception as error:
         # Anything but our own words may hold the options of the connection.
         print(f"Kafka could not be asked for lag and lost records: {error if isinstance(error, PipelineError) else type(error).__name__}")

@@ -1,0 +1,98 @@
+"""What the benchmarks share: a home of their own, and RESULTS.md, in which each benchmark owns a section."""
+
+import os
+import platform
+import re
+import shutil
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "RESULTS.md"
+_TITLE = "# Results\n\nEach section is written by the program that it names, and by nothing else.\n"
+
+
+def fresh_home(name: str) -> Path:
+    """An empty home folder for one benchmark, under the project's ignored local folder."""
+    home = ROOT / ".local" / "benchmarks" / name
+    shutil.rmtree(home, ignore_errors=True)
+    home.mkdir(parents=True)
+    return home
+
+
+def machine() -> str:
+    """The machine in a few words."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return f"{os.cpu_count()} cores, {memory:.0f} GiB, {platform.system()} {platform.machine()}, Python {platform.python_version()}"
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
+
+
+def write_section(title: str, body: str) -> None:
+    """Put a section into RESULTS.md in place of the one of the same title, and print it."""
+    command = f"uv run python {Path(sys.argv[0]).resolve().relative_to(ROOT)} {' '.join(sys.argv[1:])}".strip()
+    how = f"`{command}` · {datetime.now(UTC):%Y-%m-%d} · {machine()}"
+    section = f"## {title}\n\n{how}\n\n{body.strip()}\n"
+    text = RESULTS.read_text(encoding="utf-8") if RESULTS.exists() else _TITLE
+    mine = re.compile(rf"^## {re.escape(title)}\n.*?(?=^## |\Z)", re.DOTALL | re.MULTILINE)
+    text = mine.sub(lambda _: f"{section}\n", text) if mine.search(text) else f"{text.rstrip()}\n\n{section}"
+    RESULTS.write_text(text.rstrip() + "\n", encoding="utf-8")
+    print(section)
+
+
+class PeakMemory:
+    """The most memory (proportional set size, bytes) that this process and its children held at once within the `with` block.
+
+    `leave_out` says which processes (by pid) do not count, such as the broker. `/proc` is read four times a second.
+    """
+
+    def __init__(self, leave_out: Callable[[], set[int]] = set) -> None:
+        self.bytes = 0
+        self.by_kind: dict[str, int] = {}
+        self._leave_out = leave_out
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> "PeakMemory":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._ended.wait(0.25):
+            held: dict[str, int] = {}
+            for pid in _with_descendants(os.getpid()) - self._leave_out():
+                try:
+                    kind = Path(f"/proc/{pid}/comm").read_text().strip()
+                    pss = re.search(r"^Pss:\s+(\d+) kB", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE)
+                except OSError:
+                    continue  # it has just ended
+                held[kind] = held.get(kind, 0) + (int(pss[1]) * 1024 if pss else 0)
+            if sum(held.values()) > self.bytes:
+                self.bytes, self.by_kind = sum(held.values()), held
+
+
+def _with_descendants(pid: int) -> set[int]:
+    parents = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                # The command's name stands in parentheses and may hold spaces.
+                parents[int(entry.name)] = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
+            except OSError:
+                continue
+    found, added = {pid}, {pid}
+    while added:
+        added = {child for child, parent in parents.items() if parent in added} - found
+        found |= added
+    return found

@@ -1,0 +1,150 @@
+"""How fast is the data path? Each stage against a bare append of the same topic, in one run on one machine.
+
+The bare append is Spark's Kafka source into a Delta table, without parsing: what nobody can do without. It is measured before and
+after the stages, and its mean counts.
+"""
+
+import argparse
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import mlflow
+from bench import ROOT, PeakMemory, fresh_home, table, write_section
+
+from streaming_pipeline import kafka, synthetic
+from streaming_pipeline.bronze import stream_kafka_to_bronze
+from streaming_pipeline.gold import score_silver_to_gold
+from streaming_pipeline.local.broker import running_broker
+from streaming_pipeline.local.bundle import load_bundle
+from streaming_pipeline.local.job import prepare_mlflow
+from streaming_pipeline.local.spark import start_session
+from streaming_pipeline.model.registry import load_champion
+from streaming_pipeline.model.training import train
+from streaming_pipeline.monitoring.monitor import monitor_silver_events
+from streaming_pipeline.producer import produce
+from streaming_pipeline.settings import KafkaSettings, Settings
+from streaming_pipeline.silver import cleanse_bronze_to_silver
+from streaming_pipeline.streams import run_available_now
+
+WARM_UP_EVENTS = 200_000
+
+
+def seconds(work: Callable[[], object]) -> tuple[float, object]:
+    """How long `work` takes, and what it returns."""
+    began = time.perf_counter()
+    result = work()
+    return time.perf_counter() - began, result
+
+
+def bare_append(spark, connection: KafkaSettings, settings: Settings, name: str) -> None:
+    """Kafka → Delta, as records come, in batches of the same size."""
+    spark.sql(f"CREATE SCHEMA IF NOT EXISTS `{settings.schema}`")
+    source = (
+        spark.readStream.format("kafka")
+        .options(**kafka.spark_options(connection))
+        .option("startingOffsets", "earliest")
+        .option("maxOffsetsPerTrigger", settings.max_offsets_per_trigger)
+        .load()
+    )
+    writer = source.writeStream.format("delta").outputMode("append")
+    run_available_now(writer, name, settings.checkpoint(name), into=settings.table(name))
+
+
+def spark_udf_seconds(spark, settings: Settings) -> float:
+    """MLflow's own way to score a table: `predict` alone, nothing written."""
+    champion = load_champion(settings)
+    predict = mlflow.pyfunc.spark_udf(spark, f"models:/{champion.name}/{champion.version}", env_manager="local")
+    silver = spark.table(settings.table("silver_events")).selectExpr("value", "unix_micros(timestamp) / 1e6 AS timestamp_unix")
+    scored = silver.select(predict("value", "timestamp_unix").alias("flag"))
+    return seconds(lambda: scored.write.format("noop").mode("overwrite").save())[0]
+
+
+def main() -> None:
+    """Run all, and write the section of RESULTS.md."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--events", type=int, default=5_000_000)
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    home = fresh_home("pipeline")
+    with running_broker(home) as broker:
+        spark = start_session(home)
+        logging.getLogger("mlflow").setLevel(logging.ERROR)
+        prepare_mlflow(home, load_bundle(ROOT, local_home=home), {})
+
+        def settings_for(topic: str, count: int) -> Settings:
+            broker.create_topic(topic)
+            produce(broker.kafka_settings("SSL", topic), synthetic.generate(count, seed=options.seed))
+            return Settings(
+                catalog="spark_catalog",
+                schema=topic,
+                config_dir=str(ROOT / "config"),
+                checkpoint_dir=str(home / "checkpoints" / topic),
+                runs_dir=str(home / "runs"),
+                run_id=topic,
+                kafka_topic=topic,
+                secrets=broker.secrets("SSL", topic),
+            )
+
+        def measure(settings: Settings) -> tuple[dict[str, float], list[tuple[str, float]], int]:
+            took = {}
+            steps = []
+            took["before"], _ = seconds(lambda: bare_append(spark, settings.kafka, settings, "bare_before"))
+            took["bronze"], records = seconds(lambda: stream_kafka_to_bronze(spark, settings))
+            took["silver"], cleansed = seconds(lambda: cleanse_bronze_to_silver(spark, settings))
+            took["monitoring"], look = seconds(lambda: monitor_silver_events(spark, settings))
+            assert look.unaccounted_records == 0 and look.lost_records == 0 and look.kafka_lag_records == 0, look
+            train(spark, settings)
+            took["gold"], scored = seconds(lambda: score_silver_to_gold(spark, settings))
+            assert scored.records == cleansed.records == look.records
+            took["spark_udf"] = spark_udf_seconds(spark, settings)
+            took["after"], _ = seconds(lambda: bare_append(spark, settings.kafka, settings, "bare_after"))
+            for step in (*cleansed.steps, *scored.steps):
+                steps.append((step.task, step.elapsed_seconds))
+            return took, steps, records
+
+        measure(settings_for("warm_up", WARM_UP_EVENTS))
+        settings = settings_for("events", options.events)
+        with PeakMemory(leave_out=lambda: {broker.status().pid}) as memory:
+            took, steps, records = measure(settings)
+        nothing_new = replace(settings, run_id="nothing-new")
+        idle = sum(
+            seconds(lambda stage=stage: stage(spark, nothing_new))[0]
+            for stage in (stream_kafka_to_bronze, cleanse_bronze_to_silver, monitor_silver_events, score_silver_to_gold)
+        )
+        spark.stop()
+
+    bare = (took["before"] + took["after"]) / 2
+    stages = ("bronze", "silver", "monitoring", "gold")
+    whole = sum(took[stage] for stage in stages)
+    others = whole - took["monitoring"]
+    rows = [
+        [name, f"{took_seconds:.1f}", f"{records / took_seconds:,.0f}", f"{bare / took_seconds:.2f}"]
+        for name, took_seconds in [("bare append", bare), *((stage, took[stage]) for stage in stages), ("all four", whole)]
+    ]
+    goals = [
+        ["bronze + silver + monitoring + gold against bare append", "≥ 0.20", f"{bare / whole:.2f}"],
+        ["silver alone against bare append", "≥ 0.60", f"{bare / took['silver']:.2f}"],
+        ["gold against `spark_udf` (predict alone)", "≥ 4", f"{took['spark_udf'] / took['gold']:.1f}"],
+        ["monitoring against all other stages", "≤ 0.10", f"{took['monitoring'] / others:.3f}"],
+    ]
+    names = dict.fromkeys(name for name, _ in steps)
+    sums = [[name, f"{sum(s for n, s in steps if n == name):.1f}", sum(n == name for n, _ in steps)] for name in names]
+    held = ", ".join(f"{kind} {size / 2**30:.1f}" for kind, size in sorted(memory.by_kind.items(), key=lambda item: -item[1])[:3])
+    write_section(
+        "Pipeline",
+        f"{records:,} records, batches of {settings.max_offsets_per_trigger:,}; bare append {took['before']:.1f} s before the stages, "
+        f"{took['after']:.1f} s after.\n\n"
+        + table(["", "seconds", "records per second", "against bare append"], rows)
+        + "\n\n"
+        + table(["measure", "goal", "measured"], goals)
+        + "\n\nSteps of the stages, all batches together:\n\n"
+        + table(["step", "seconds", "batches"], sums)
+        + f"\n\nMost memory at once, Spark and Python workers: {memory.bytes / 2**30:.1f} GiB ({held}). "
+        f"The four stages with nothing new: {idle:.1f} s.",
+    )
+
+
+if __name__ == "__main__":
+    main()
