@@ -56,6 +56,7 @@ def spark_udf_seconds(spark, settings: Settings) -> float:
     """MLflow's own way to score a table: `predict` alone, nothing written."""
     champion = load_champion(settings)
     predict = mlflow.pyfunc.spark_udf(spark, f"models:/{champion.name}/{champion.version}", env_manager="local")
+    spark.conf.unset("spark.sql.execution.arrow.maxRecordsPerBatch")  # gold's setting
     silver = spark.table(settings.table("silver_events")).selectExpr("value", "unix_micros(timestamp) / 1e6 AS timestamp_unix")
     scored = silver.select(predict("value", "timestamp_unix").alias("flag"))
     return seconds(lambda: scored.write.format("noop").mode("overwrite").save())[0]

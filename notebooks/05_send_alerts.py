@@ -35,7 +35,8 @@ from streaming_pipeline.alerts.outbox import fail_if_run_failed, record_failures
 from streaming_pipeline.run_log import run_task
 from streaming_pipeline.settings import Settings
 
-settings = Settings.from_notebook(dbutils, besides=("task_states",))
+# It must tell of a failure though that was a parameter of another task.
+settings = Settings.from_notebook(dbutils, only=("catalog", "schema", "config_dir", "runs_dir", "run_id"))
 states = json.loads(dbutils.widgets.get("task_states"))
 result = run_task("05_send_alerts", partial(record_failures, states=states), spark, settings)
 dbutils.jobs.taskValues.set("records", result.records)

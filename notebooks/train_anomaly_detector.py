@@ -40,6 +40,7 @@ from streaming_pipeline.settings import Settings
 settings = Settings.from_notebook(dbutils)
 result = run_task("train_anomaly_detector", train, spark, settings)
 dbutils.jobs.taskValues.set("records", result.records)
+dbutils.jobs.taskValues.set("note", f"version {result.version} is champion: it scores what comes from now on")
 print(f"{result.model_name} version {result.version}: {result.records:,} records, {result.flag_rate:.2%} flagged, {result.seconds:.1f} s")
 
 # COMMAND ----------

@@ -1,14 +1,19 @@
 """What a look at the tables finds when they are in order, and when they are not."""
 
 import random
+from dataclasses import replace
 from datetime import UTC, timedelta
 
 from bronze_rows import T0, shipped_contract
+from confluent_kafka import TopicPartition
 
 from streaming_pipeline import tables
+from streaming_pipeline.bronze import stream_kafka_to_bronze
 from streaming_pipeline.monitoring import conservation
 from streaming_pipeline.monitoring.freshness import freshness, health
 from streaming_pipeline.monitoring.monitor import monitor_silver_events
+from streaming_pipeline.producer import LineRecords, produce
+from streaming_pipeline.silver import cleanse_bronze_to_silver
 
 SCHEMA = "topic_id string, topic string, partition int, offset long"
 
@@ -71,6 +76,35 @@ def test_a_row_of_monitor_logs_tells_what_is_new_and_the_next_goes_on_from_there
     append(spark, filled, "quarantined_events", [61], resolved_at="CAST(NULL AS TIMESTAMP)")
     mended = monitor_silver_events(spark, filled)
     assert (mended.unaccounted_records, mended.verified_until) == (0, {"a/0": 62})
+
+
+def test_a_partition_with_a_gap_is_looked_at_again_until_kafka_says_that_nothing_is_lost(spark, settings, broker):
+    produce(settings.kafka, LineRecords(b"{}" for _ in range(40)))
+    stream_kafka_to_bronze(spark, settings)
+    bronze, topic = settings.table("bronze_events"), settings.kafka_topic
+    removed = spark.table(bronze).where("offset = 1").count()
+    assert removed > 0
+    spark.sql(f"DELETE FROM {bronze} WHERE offset = 1")
+    cleanse_bronze_to_silver(spark, settings)
+    looks = [monitor_silver_events(spark, replace(settings, kafka_topic=name)) for name in (topic, topic, "no-such-topic", topic)]
+    assert [look.lost_records for look in looks] == [removed, removed, None, removed]
+    assert {look.status for look in looks} == {"Unhealthy"}
+    assert all(look.unaccounted_records == 0 for look in looks)
+    # The records expire in Kafka: what it does not hold any more cannot be fetched either.
+    admin = broker._admin()
+    for future in admin.delete_records([TopicPartition(topic, partition, 2) for partition in range(3)]).values():
+        future.result()
+    last = monitor_silver_events(spark, settings)
+    assert (last.lost_records, last.verified_until) == (0, last.read_until)
+
+
+def test_behind_is_what_no_earlier_look_has_read(spark):
+    until = {"a/0": 5, "a/1": 2, "gone/0": 100, "gone/3": 100}
+    places = [(topic, partition, offset) for topic in ("a", "gone", "new") for partition in range(4) for offset in (0, 2, 4, 5, 99, 100)]
+    frame = spark.createDataFrame(places, "topic_id string, partition int, offset long")
+    expected = {place for place in places if place[2] >= until.get(f"{place[0]}/{place[1]}", 0)}
+    assert {tuple(row) for row in frame.where(conservation.behind(until)).collect()} == expected
+    assert frame.where(conservation.behind({})).count() == len(places)
 
 
 def test_lateness_is_counted_and_its_quantiles_are_those_of_the_sorted_values(spark):

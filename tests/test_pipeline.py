@@ -295,6 +295,10 @@ def test_a_wrong_setting_fails_the_task_with_one_sentence(pipeline):
     first = run.tasks[0]
     assert "no-such-topic" in first.error and "Traceback" not in pipeline.console.file.getvalue()
     assert first.attempts == 1
+    # A parameter that no task can take is told of all the same.
+    run = pipeline.run(contamination="abc")
+    alerts = pipeline.spark.table(pipeline.settings.table("alert_outbox")).where(f"run_id = '{run.run_id}'").collect()
+    assert [row["anomaly_type"] for row in alerts] == ["job_failed"]
 
 
 def test_the_job_runs_by_the_rules_of_serverless(spark, connect_run):

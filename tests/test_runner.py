@@ -441,7 +441,9 @@ def test_keys_that_mean_nothing_on_a_laptop_are_taken(bench):
 
 def test_a_pipe_gets_a_line_for_each_task_and_the_failing_cell(bench):
     bench.job(
-        bench.notebook("a", "print('only on the page')\ndbutils.jobs.taskValues.set('records', 12345)"),
+        bench.notebook(
+            "a", "print('only on the page')\ndbutils.jobs.taskValues.set('records', 12345)\ndbutils.jobs.taskValues.set('note', 'Healthy')"
+        ),
         after({"task_key": "c", "condition_task": {"left": "1", "op": "EQUAL_TO", "right": "2"}}, "a"),
         bench.notebook("b", "secret = dbutils.secrets.get('s', 'KEY')\nraise ValueError('with ' + secret)"),
         after(bench.notebook("d"), "b"),
@@ -449,7 +451,7 @@ def test_a_pipe_gets_a_line_for_each_task_and_the_failing_cell(bench):
     bench.run(secrets={"KEY": "hunter22"})
     lines = [re.sub(r"\d+\.\d s", "_ s", line).rstrip() for line in bench.printed.getvalue().splitlines()]
     assert lines == [
-        "SUCCESS          a  _ s  12,345 rows",
+        "SUCCESS          a  _ s  12,345 rows  Healthy",
         "SUCCESS          c  _ s  → false",
         "FAILED           b  _ s",
         "",
@@ -464,6 +466,14 @@ def test_a_pipe_gets_a_line_for_each_task_and_the_failing_cell(bench):
         "",
         "UPSTREAM_FAILED  d",
     ]
+
+
+def test_of_a_users_mistake_only_the_message_is_printed(bench):
+    mistake = "from streaming_pipeline.errors import PipelineError\nraise PipelineError('KAFKA_TOPIC: there is none.')"
+    bench.job(bench.notebook("a", mistake))
+    bench.run()
+    lines = [re.sub(r"\d+\.\d s", "_ s", line).rstrip() for line in bench.printed.getvalue().splitlines()]
+    assert lines == ["FAILED           a  _ s", "a: KAFKA_TOPIC: there is none."]
 
 
 def test_a_terminal_gets_a_table_that_stays(bench):
@@ -482,6 +492,8 @@ def test_the_run_page_links_what_the_run_left_and_tells_no_secret(bench):
     (bench.run_dir / "events").mkdir()
     (bench.run_dir / "silver plan.txt").write_text("plan")
     (bench.run_dir / "events" / "log").write_text("x" * 20_000)
+    (bench.run_dir / "spark-events").mkdir()
+    (bench.run_dir / "spark-events" / "local-1.zstd.inprogress").write_text("x")
     bench.job(
         bench.notebook("a<b", "dbutils.jobs.taskValues.set('records', 1234)"),
         bench.notebook("c", "1 / 0"),
@@ -497,6 +509,7 @@ def test_the_run_page_links_what_the_run_left_and_tells_no_secret(bench):
         "ZeroDivisionError: division by zero",
         '<a href="silver%20plan.txt">silver plan.txt</a>',
         '<a href="events/log">events/log</a></td><td class="number">20 kB</td>',
+        '<a href="spark-events">spark-events</a></td><td class="number">folder</td>',
         "<code>[REDACTED] &lt;x&gt;</code>",
         '<html lang="en">',
         "prefers-color-scheme: dark",

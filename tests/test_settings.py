@@ -3,6 +3,7 @@
 import pytest
 
 from streaming_pipeline.errors import UsageError
+from streaming_pipeline.local.dbutils import DBUtils
 from streaming_pipeline.local.env import read_secrets
 from streaming_pipeline.settings import KafkaSettings, Settings
 
@@ -70,6 +71,17 @@ def test_an_empty_parameter_means_its_default():
     assert settings.checkpoint("silver") == "/Volumes/main/streaming/checkpoints/streaming/silver"
     with pytest.raises(UsageError, match="catalog"):
         Settings.from_parameters({"catalog": ""})
+
+
+def test_a_notebook_reads_the_secrets_that_it_asks_for_and_the_parameters_that_it_needs():
+    secrets = {**CONFLUENT, "SMTP_PASSWORD": "mail"}
+    dbutils = DBUtils(parameters={"catalog": "main", "secret_scope": "s", "contamination": "abc"}, secrets=secrets)
+    assert Settings.from_notebook(dbutils, only=("catalog",)) == Settings(catalog="main")
+    with pytest.raises(UsageError, match="contamination"):
+        Settings.from_notebook(dbutils)
+    dbutils = DBUtils(parameters={"catalog": "main", "secret_scope": "s"}, secrets=secrets)
+    assert Settings.from_notebook(dbutils).secrets == {}
+    assert Settings.from_notebook(dbutils, secrets="KAFKA_").secrets == CONFLUENT
 
 
 def test_no_secret_stands_in_the_text_of_settings():

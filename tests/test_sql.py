@@ -1,5 +1,6 @@
 """`sql`: what is a query, and how a result is shown."""
 
+import csv
 import io
 from datetime import date, datetime
 
@@ -63,6 +64,12 @@ def test_what_is_too_wide_for_a_terminal_is_shown_record_by_record():
 )
 def test_only_what_reads_is_a_query(spark, text, reads):
     assert _is_query(spark, text) == reads
+
+
+def test_nested_values_are_json_in_csv():
+    console = Console(file=io.StringIO())
+    render(["m", "l"], [({"a": 1}, ["x"])], "csv", console)
+    assert list(csv.reader(io.StringIO(console.file.getvalue()))) == [["m", "l"], ['{"a": 1}', '["x"]']]
 
 
 def test_a_date_is_json(capsys):

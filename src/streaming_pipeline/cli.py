@@ -119,7 +119,7 @@ def _produce(options: argparse.Namespace, console: Console) -> int:
             records = LineRecords(lines)
             report = produce(kafka, records, rate=options.rate)
             if records.not_json:
-                _say(f"{records.not_json:,} lines are not JSON; they were sent as they are.")
+                _say(f"Lines that are not JSON: {records.not_json:,}; they were sent as they are.")
         elif live:
             duration = timedelta(seconds=options.duration) if options.duration is not None else None
             events = synthetic.stream(seed=options.seed, duration=duration)
@@ -193,9 +193,13 @@ def _parser() -> argparse.ArgumentParser:
         added.add_argument("--home", type=Path, default=DEFAULT_HOME, help="folder of tables, broker, models and runs (default: .local)")
         return added
 
-    demo = command("demo", _demo, "Set-up and main job in one, on made-up events with known faults (default home: .local/demo).")
+    demo = command(
+        "demo",
+        _demo,
+        "Set-up and main job in one, on made-up events with known faults, in .local/demo or --home, which is emptied first.",
+    )
     demo.add_argument("--count", type=int, default=300_000, help="events to make (default: 300000)")
-    demo.add_argument("--seed", type=int, default=7, help="the same seed puts in the same faults (default: 7)")
+    demo.add_argument("--seed", type=int, default=7, help="the same seed makes the same choices; the days end now (default: 7)")
 
     run = command("run", _run, "One run of a job of the bundle, on this machine.")
     run.add_argument("job", nargs="?", default="full_streaming_pipeline", help="default: full_streaming_pipeline")
@@ -215,7 +219,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     produce.add_argument("--seed", type=int, default=7, help="the same seed and start make the same events (default: 7)")
     produce.add_argument("--start", type=_time, help="time of the first event, such as 2026-03-01T00:00:00Z")
-    produce.add_argument("--faults", help="all, none, or names separated by commas (default: all)")
+    produce.add_argument("--faults", help="all, none, or names separated by commas (default: all; live events have none)")
     produce.add_argument("--file", metavar="FILE", help="JSON lines to send as they are; - for standard input")
 
     consume = command("consume", _consume, "Look at what is on the topic.")

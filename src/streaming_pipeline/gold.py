@@ -9,9 +9,11 @@ from functools import partial
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
+from pyspark.sql.types import DoubleType, IntegerType
 
 from streaming_pipeline import tables
 from streaming_pipeline.contract import Contract, load_contract, parse_contract
@@ -37,22 +39,24 @@ class Scored:
 def score(silver: DataFrame, champion: Champion, contract: Contract) -> DataFrame:
     """Silver rows → rows of `gold_anomaly_predictions`."""
     names = [*contract.field_names, "timestamp_unix", "event_date", *tables.COORDINATE_NAMES]
-    inputs = [f"input_{name}" for name in champion.features]
+    inputs = [f"_input_{name}" for name in champion.features]  # no field's name begins with "_"
     wide = silver.select(
         *[timestamp_unix(contract) if name == "timestamp_unix" else F.col(f"`{name}`") for name in names],
         *[column.alias(name) for column, name in zip(feature_columns(contract, champion.features), inputs, strict=True)],
     )
     pipeline, features = champion.pipeline, list(champion.features)
 
-    def add_scores(frames: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
-        for frame in frames:
-            matrix = frame[inputs].set_axis(features, axis=1)
-            scores = pipeline.decision_function(matrix) if len(frame) else np.empty(0)
-            yield frame[names].assign(anomaly_score=scores, anomaly_flag=np.where(scores < 0, -1, 1).astype("int32"))
+    def add_scores(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            # Only the model's inputs become Python's; the other columns pass through as they are.
+            columns = [batch[column].to_numpy(zero_copy_only=False) for column in inputs]
+            matrix = pd.DataFrame(dict(zip(features, columns, strict=True)))
+            scores = pipeline.decision_function(matrix) if len(matrix) else np.empty(0)
+            flags = np.where(scores < 0, -1, 1).astype("int32")
+            yield pa.RecordBatch.from_arrays([*(batch[name] for name in names), pa.array(scores), pa.array(flags)], schema.names)
 
-    kinds = {field.name: field.dataType.simpleString() for field in wide.schema.fields}
-    schema = ", ".join([*[f"`{name}` {kinds[name]}" for name in names], "anomaly_score double", "anomaly_flag int"])
-    return wide.mapInPandas(add_scores, schema).select(
+    schema = wide.select(*names).schema.add("anomaly_score", DoubleType()).add("anomaly_flag", IntegerType())
+    return wide.mapInArrow(add_scores, schema).select(
         *contract.field_names,
         "timestamp_unix",
         "anomaly_score",

@@ -123,14 +123,15 @@ class Settings:
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @classmethod
-    def from_notebook(cls, dbutils: Any, besides: Collection[str] = (), secrets: str = "") -> "Settings":
+    def from_notebook(cls, dbutils: Any, besides: Collection[str] = (), only: Collection[str] = (), secrets: str = "") -> "Settings":
         """The widgets of the running notebook and, of its secret scope, the known keys that begin with `secrets` ("KAFKA_").
 
-        `besides` names widgets that are the notebook's own and no settings. A notebook that asks for no secrets reads none, also
+        `besides` names widgets that are the notebook's own and no settings; `only`, if given, those settings that count, for a
+        notebook that must work though another parameter of the job is wrong. A notebook that asks for no secrets reads none, also
         where the job hands it the scope's name. Raises `UsageError` for a widget that is no setting, one whose value cannot be
         used, and a scope that cannot be read.
         """
-        parameters = {name: text for name, text in dbutils.widgets.getAll().items() if name not in besides}
+        parameters = {name: text for name, text in dbutils.widgets.getAll().items() if name not in besides and (not only or name in only)}
         scope = parameters.get("secret_scope")
         found = {}
         if scope and secrets:

@@ -178,7 +178,7 @@ def write_batch(keys: DataFrame, batch_id: int, settings: Settings, contract_tex
         with timed_step(settings.run_dir, "duplicates_write") as step:
             step.records = tables.append(settings, "duplicate_events", repetitions(valid, near, contract, settings.dedupe_window_days))
         deduped = events(leave_out(valid, table("duplicate_events").where(within)), contract)
-        _keep_plan(deduped, settings.run_dir)
+        _keep_plan(deduped, Path(settings.run_dir, PLAN_FILE))
         with timed_step(settings.run_dir, "silver_write") as step:
             step.records = tables.append(settings, "silver_events", deduped)
 
@@ -224,11 +224,12 @@ def _pin(checkpoint: str, batch_id: int) -> Path:
     return Path(checkpoint, "contracts", f"{batch_id}.json")
 
 
-def _keep_plan(rows: DataFrame, run_dir: str) -> None:
-    """Keep the formatted physical plan of `rows` with the run."""
+def _keep_plan(rows: DataFrame, file: Path) -> None:
+    """Keep the formatted physical plan of `rows` with the run; once, since to plan takes as long as to write a thousand rows."""
+    if file.exists():
+        return
     plan = io.StringIO()
     with redirect_stdout(plan):
         rows.explain("formatted")
-    folder = Path(run_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / PLAN_FILE).write_text(plan.getvalue(), encoding="utf-8")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(plan.getvalue(), encoding="utf-8")

@@ -5,6 +5,7 @@ import os
 import secrets as random
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from dataclasses import fields
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,11 +19,13 @@ from streaming_pipeline.local.bundle import Bundle, load_bundle
 from streaming_pipeline.local.env import read_secrets
 from streaming_pipeline.local.job_graph import check_job, check_parameters
 from streaming_pipeline.local.reporter import Reporter
+from streaming_pipeline.local.run_page import EVENT_LOG
 from streaming_pipeline.local.runner import JobRun, run_job
 from streaming_pipeline.local.spark import new_session, start_session
-from streaming_pipeline.settings import DEFAULT_TOPIC
+from streaming_pipeline.settings import DEFAULT_TOPIC, Settings
 
 MAIN_JOB = "full_streaming_pipeline"
+SETTINGS = {field.name for field in fields(Settings)} - {"secrets"}
 
 
 def find_bundle(start: Path | None = None) -> Path:
@@ -89,12 +92,13 @@ def run_on_laptop(
     parameters = dict(parameters or {})
     check_job(bundle, job)
     check_parameters(bundle.job(job), job, parameters)
+    Settings.from_parameters({"catalog": "spark_catalog"} | {name: text for name, text in parameters.items() if name in SETTINGS})
     found = read_secrets(root / ".env") if secrets is None else secrets
     run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{random.token_hex(2)}"
     run_dir = home / "runs" / run_id
     asks_kafka = any(parameter["name"] == "secret_scope" for parameter in bundle.job(job).get("parameters", []))
     with only_run(home), kafka_secrets(home, found) if secrets is None and asks_kafka else nullcontext(found) as known:
-        spark = start_session(home, connect=connect, event_log=run_dir / "spark-events")
+        spark = start_session(home, connect=connect, event_log=run_dir / EVENT_LOG)
         prepare_mlflow(home, bundle, parameters)
         run = run_job(
             bundle,
@@ -123,6 +127,7 @@ def prepare_mlflow(home: Path, bundle: Bundle, parameters: Mapping[str, str]) ->
         names.add(parameters["experiment"])
     before = Path.cwd()
     os.chdir(store)  # where the store makes the `mlruns` of its default, which nothing uses
+    logging.getLogger("alembic").setLevel(logging.WARNING)
     logging.disable(logging.INFO)  # a new store announces each of its schema migrations, and sets up logging to that end itself
     try:
         for name in names:

@@ -53,8 +53,9 @@ class Reporter:
             facts += [f"{task.seconds:.1f} s"] if task.started else []
             facts += [f"{task.rows:,} rows"] if task.rows is not None else []
             facts += [f"→ {task.outcome}"] if task.outcome else []
+            facts += [task.note] if task.note else []
             self.say("  ".join(facts))
-        if task.cell:
+        if task.cell and not task.users_mistake:  # whose message says it all
             self._console.print(_failure(task), soft_wrap=True)
         elif task.error and not task.children:
             self.say(f"{task.key}: {task.error}")
@@ -66,12 +67,14 @@ def _table(run: JobRun) -> Table:
     table.add_column("state")
     table.add_column("seconds", justify="right")
     table.add_column("rows", justify="right")
+    table.add_column("note", overflow="fold")
     for task, depth in run.all_tasks():
         table.add_row(
             "  " * depth + task.key + (f" → {task.outcome}" if task.outcome else ""),
             Text(task.state, style=_STYLES[task.state]),
             f"{task.seconds:.1f}" if task.started else "",
             f"{task.rows:,}" if task.rows is not None else "",
+            Text(task.note),
         )
     return table
 

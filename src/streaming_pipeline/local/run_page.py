@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from streaming_pipeline.local.runner import JobRun
 
 INDEX = "index.html"
+EVENT_LOG = "spark-events"
 
 PAGE_CSS = """
 :root { color-scheme: light dark; --text: #1b2631; --faint: #5d6b78; --page: #f5f7f9; --card: #ffffff; --line: #d9e0e6;
@@ -74,7 +75,8 @@ td.key { overflow-wrap: anywhere; }
 {% for task, depth in tasks %}
 <tr><th scope="row" style="padding-left: {{ depth * 22 }}px">
 {% if task.html %}<a href="{{ task.html.name | urlencode }}">{{ task.key }}</a>{% else %}{{ task.key }}{% endif %}
-{% if task.outcome %} <span class="faint">→ {{ task.outcome }}</span>{% endif %}</th>
+{% if task.outcome %} <span class="faint">→ {{ task.outcome }}</span>{% endif %}
+{% if task.note %}<div class="faint">{{ task.note }}</div>{% endif %}</th>
 <td><span class="state {{ task.state }}">{{ task.state }}</span></td>
 <td>{{ task.started.strftime("%H:%M:%S") if task.started }}</td>
 <td class="number">{{ "%.1f" | format(task.seconds) if task.started }}</td>
@@ -120,7 +122,9 @@ def write_run_page(run: JobRun, run_dir: Path, redact: Callable[[str], str]) -> 
     """Write `<run_dir>/index.html` for `run` and return its path; parameter values pass through `redact` first."""
     tasks = list(run.all_tasks())
     own = {INDEX} | {task.html.name for task, _ in tasks if task.html}
-    others = sorted(file.relative_to(run_dir) for file in run_dir.rglob("*") if file.is_file() and not file.name.startswith("."))
+    left = [file.relative_to(run_dir) for file in run_dir.rglob("*") if file.is_file() and not file.name.startswith(".")]
+    # Spark's event log as a folder: it is still being written, and gets another name when Spark ends.
+    others = sorted({Path(EVENT_LOG) if file.parts[0] == EVENT_LOG else file for file in left})
     page = _TEMPLATE.render(
         run=run,
         css=PAGE_CSS,
@@ -134,5 +138,7 @@ def write_run_page(run: JobRun, run_dir: Path, redact: Callable[[str], str]) -> 
 
 
 def _size(file: Path) -> str:
+    if file.is_dir():
+        return "folder"
     size = file.stat().st_size
     return f"{size:,} bytes" if size < 10_000 else f"{size / 1000:,.0f} kB"

@@ -39,8 +39,8 @@ class TaskRun:
     """One task of a run, as it stands now.
 
     `state` is PENDING, RUNNING, SUCCESS, FAILED, TIMEDOUT, CANCELED, UPSTREAM_FAILED or EXCLUDED. `outcome` is a condition's "true" or
-    "false". `rows` is the task value `records`, if the notebook set one. `cell` is the cell that failed. `children` are the tasks of
-    the job that a `run_job_task` ran.
+    "false". `rows` and `note` are the task values `records` and `note`, where the notebook set them. `cell` is the cell that failed.
+    `children` are the tasks of the job that a `run_job_task` ran.
     """
 
     key: str
@@ -49,6 +49,7 @@ class TaskRun:
     ended: datetime | None = None
     attempts: int = 0
     rows: int | None = None
+    note: str = ""
     outcome: str = ""
     error: str = ""
     users_mistake: bool = False
@@ -220,8 +221,10 @@ class _Runner:
                 time.sleep(pause)
         finally:
             task.ended = datetime.now(UTC)
-            records = values.task_values.get(task.key, {}).get("records")
+            set_by_task = values.task_values.get(task.key, {})
+            records = set_by_task.get("records")
             task.rows = records if isinstance(records, int) else None
+            task.note = str(set_by_task.get("note") or "")
 
     def _attempt(self, definition: Mapping[str, Any], task: TaskRun, values: DynamicValues, above: tuple[str, ...]) -> bool:
         """Run a task once and put down how it ended; returns whether another attempt could end better."""

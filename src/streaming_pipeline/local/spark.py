@@ -4,8 +4,10 @@ import atexit
 import logging
 import os
 import re
+import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -87,7 +89,7 @@ def start_session(home: Path, *, connect: bool = False, event_log: Path | None =
     for key, value in confs.items():
         builder = builder.config(key, value)
     try:
-        with _stderr_to(home / "logs" / "spark.stderr"):
+        with _interrupt_afterwards(), _stderr_to(home / "logs" / "spark.stderr"):
             spark = builder.getOrCreate()
     except Exception as error:
         raise PipelineError(f"Spark could not start: {str(error).splitlines()[0]} See {log}.") from error
@@ -117,6 +119,22 @@ def new_session(spark: SparkSession) -> SparkSession:
     # At exit each client would ask the server, which is gone by then, for minutes to forget models that nobody made.
     atexit.unregister(session.client._cleanup_ml_cache)
     return session
+
+
+@contextmanager
+def _interrupt_afterwards() -> Iterator[None]:
+    """Let Ctrl-C wait for the end of the block: in the middle of Spark's start it would leave a JVM behind, and pages of traceback."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came = []
+    previous = signal.signal(signal.SIGINT, lambda *_: came.append(True))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
+    if came:
+        raise KeyboardInterrupt
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ def run_query(home: Path, text: str, schema: str = "streaming") -> tuple[list[st
     """
     if not any((home / "warehouse").glob("*.db/*/_delta_log")):
         raise UsageError(
-            f"{home} has no tables yet: run `streaming-pipeline demo` or `streaming-pipeline run` first, or name another --home."
+            f"{home.resolve()} has no tables yet: run `streaming-pipeline demo` or `streaming-pipeline run` first, or name another --home."
         )
     spark = start_session(home)
     if spark.catalog.databaseExists(schema):
@@ -35,7 +36,12 @@ def run_query(home: Path, text: str, schema: str = "streaming") -> tuple[list[st
         frame = spark.sql(text)
         return frame.columns, [tuple(row) for row in frame.collect()]
     except PySparkException as error:
-        raise UsageError(f"Spark refuses the query: {str(error).split('JVM stacktrace')[0].strip()}") from None
+        raise UsageError(f"Spark refuses the query: {_without_plan(str(error))}") from None
+
+
+def _without_plan(text: str) -> str:
+    """What Spark says of a query that it refuses, without the plan and the stack that follow."""
+    return re.split(r";\n|JVM stacktrace|\n\n== SQL", text)[0].strip()
 
 
 def _is_query(spark: SparkSession, text: str) -> bool:
@@ -62,7 +68,7 @@ def render(columns: list[str], rows: list[tuple], form: str, console: Console) -
         out = io.StringIO()
         writer = csv.writer(out, lineterminator="\n")
         writer.writerow(columns)
-        writer.writerows([["" if value is None else _plain(value) for value in row] for row in rows])
+        writer.writerows([["" if value is None else _cell(value) for value in row] for row in rows])
         console.file.write(out.getvalue())
     else:
         _show(columns, rows, console)
@@ -91,6 +97,11 @@ def _show(columns: list[str], rows: list[tuple], console: Console) -> None:
         for name, text in zip(columns, row, strict=True):
             record.add_row(Text(name), text)
         console.print(record)
+
+
+def _cell(value: Any) -> Any:
+    """A value as CSV has it: nested ones as JSON."""
+    return _text(value) if isinstance(value, dict | list | tuple) else _plain(value)
 
 
 def _plain(value: Any) -> Any:
