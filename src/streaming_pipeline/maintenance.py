@@ -1,6 +1,7 @@
 """`table_maintenance`: compact what is closed, and take away what no version needs any more."""
 
 import re
+from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any
@@ -35,11 +36,10 @@ def maintain_tables(spark: SparkSession, settings: Settings) -> Maintenance:
         name = settings.table(table.name)
         files_before = spark.table(name).inputFiles()
         dates = closed_dates(files_before, datetime.now(UTC).date()) if table.name in zorder else []
-        if dates:
-            # Optimized date by date: one bounded rewrite each, and one that fails does not undo the others.
-            for day in dates:
-                spark.sql(f"OPTIMIZE {name} WHERE event_date = DATE'{day}' ZORDER BY (`{zorder[table.name]}`)")
-        elif table.name not in zorder and len(files_before) > 1:
+        # Optimized date by date: one bounded rewrite each, and one that fails does not undo the others.
+        for day in dates:
+            spark.sql(f"OPTIMIZE {name} WHERE event_date = DATE'{day}' ZORDER BY (`{zorder[table.name]}`)")
+        if table.name not in zorder and len(files_before) > 1:
             spark.sql(f"OPTIMIZE {name}")
         spark.sql(f"VACUUM {name}")
         files_after = len(spark.table(name).inputFiles())
@@ -49,5 +49,5 @@ def maintain_tables(spark: SparkSession, settings: Settings) -> Maintenance:
 
 def closed_dates(files: list[str], today: date) -> list[date]:
     """The dates before `today` that have more than one of the data files, whose paths hold `event_date=YYYY-MM-DD`."""
-    days = [date.fromisoformat(found[1]) for file in files if (found := re.search(r"event_date=(\d{4}-\d{2}-\d{2})", file))]
-    return sorted({day for day in days if day < today and days.count(day) > 1})
+    days = Counter(date.fromisoformat(found[1]) for file in files if (found := re.search(r"event_date=(\d{4}-\d{2}-\d{2})", file)))
+    return sorted(day for day, count in days.items() if day < today and count > 1)

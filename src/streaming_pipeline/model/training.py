@@ -40,10 +40,11 @@ class Training:
     figure: Figure
 
 
-def training_frame(spark: SparkSession, settings: Settings, contract: Contract) -> pd.DataFrame:
-    """Silver's rows as the model's input, at most `MAXIMUM_RECORDS`, picked by the hash of their id: the same table, the same rows."""
-    silver = spark.table(settings.table("silver_events"))
-    total = tables.row_count(spark, settings, "silver_events")
+def training_frame(spark: SparkSession, settings: Settings, contract: Contract, version: int) -> pd.DataFrame:
+    """The rows of this version of silver as the model's input, about `MAXIMUM_RECORDS` at most, picked by the hash of their id: the
+    same version, the same rows."""
+    silver = spark.read.format("delta").option("versionAsOf", version).table(settings.table("silver_events"))
+    total = silver.count()
     if total < MINIMUM_RECORDS:
         raise PipelineError(
             f"silver_events has {total} rows; training needs at least {MINIMUM_RECORDS}. Run the pipeline on more events first."
@@ -61,14 +62,14 @@ def train(spark: SparkSession, settings: Settings) -> Training:
     """
     contract = load_contract(settings.contract_path)
     tables.create_missing(spark, settings, [tables.silver_events(contract)])
-    frame = training_frame(spark, settings, contract)
+    silver_version = spark.sql(f"DESCRIBE HISTORY {settings.table('silver_events')} LIMIT 1").first()["version"]
+    frame = training_frame(spark, settings, contract, silver_version)
     began = time.perf_counter()
     pipeline = features.build_pipeline(settings.features, settings.contamination).fit(frame)
     seconds = time.perf_counter() - began
     scores = pipeline.decision_function(frame)
     flag_rate = float(np.mean(scores < 0))
     figure = score_histogram(scores)
-    silver_version = spark.sql(f"DESCRIBE HISTORY {settings.table('silver_events')} LIMIT 1").first()["version"]
     # By value: whoever loads the model needs scikit-learn, but not this package.
     cloudpickle.register_pickle_by_value(features)
     mlflow.set_experiment(settings.experiment)
