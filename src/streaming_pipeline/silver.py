@@ -49,8 +49,8 @@ class Extent:
 
     valid: int
     rejected: int
-    of_other_contracts: int
-    """Rows that bronze parsed and judged by another contract."""
+    to_judge: int
+    """Rows that bronze judged by another contract, or not at all (a valid row has a date)."""
     dates: tuple[date, ...]
 
     def near_dates(self, days: int) -> Column:
@@ -69,8 +69,12 @@ def extent(bronze: DataFrame, contract: Contract) -> Extent:
     return Extent(
         valid=sum(row["rows"] for row in rows if row["is_valid"]),
         rejected=sum(row["rows"] for row in rows if not row["is_valid"]),
-        of_other_contracts=sum(row["rows"] for row in rows if row["contract_fingerprint"] != contract.fingerprint),
-        dates=tuple(sorted({row["event_date"] for row in rows if row["is_valid"]})),
+        to_judge=sum(
+            row["rows"]
+            for row in rows
+            if row["contract_fingerprint"] != contract.fingerprint or (row["is_valid"] and row["event_date"] is None)
+        ),
+        dates=tuple(sorted({row["event_date"] for row in rows if row["event_date"]})),
     )
 
 
@@ -160,7 +164,7 @@ def write_batch(keys: DataFrame, batch_id: int, settings: Settings, contract_tex
             return
         bronze = table("bronze_events").where(within)
         batch = extent(bronze, contract)
-        if batch.of_other_contracts:
+        if batch.to_judge:
             bronze = judged_again(bronze, contract)
             batch = extent(bronze, contract)
         step.records = batch.valid + batch.rejected
