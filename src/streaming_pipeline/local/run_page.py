@@ -57,6 +57,7 @@ _TEMPLATE = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).f
 td.error { padding: 4px 0 12px; }
 td.error pre { color: var(--bad); border-left: 3px solid var(--bad); padding-left: 12px; }
 td.key { overflow-wrap: anywhere; }
+.note { font-weight: 400; }
 </style>
 </head>
 <body>
@@ -76,7 +77,7 @@ td.key { overflow-wrap: anywhere; }
 <tr><th scope="row" style="padding-left: {{ depth * 22 }}px">
 {% if task.html %}<a href="{{ task.html.name | urlencode }}">{{ task.key }}</a>{% else %}{{ task.key }}{% endif %}
 {% if task.outcome %} <span class="faint">→ {{ task.outcome }}</span>{% endif %}
-{% if task.note %}<div class="faint">{{ task.note }}</div>{% endif %}</th>
+{% if task.note %}<div class="faint note">{{ task.note }}</div>{% endif %}</th>
 <td><span class="state {{ task.state }}">{{ task.state }}</span></td>
 <td>{{ task.started.strftime("%H:%M:%S") if task.started }}</td>
 <td class="number">{{ "%.1f" | format(task.seconds) if task.started }}</td>
