@@ -77,6 +77,11 @@ FIELDS = (*EVENT, "properties")
         ((*EVENT, "customProperties", 1, "value"), "nothing", "sliceField"),
         ((*EVENT, "customProperties", 2, "value"), -1, "maxFutureSeconds"),
         ((*EVENT, "customProperties", 2, "property"), "maxFuture", "maxFuture"),
+        ((*EVENT, "customProperties", 0, "value"), ["timestamp"], "eventTimeField"),
+        ((*EVENT, "customProperties", 1, "value"), {"a": 1}, "sliceField"),
+        ((*EVENT, "customProperties", 2, "value"), 10**22, "maxFutureSeconds"),
+        ((*EVENT, "customProperties", 2, "property"), ["x"], "unknown property"),
+        ((*FIELDS, 3, "logicalType"), ["number"], "value.*logicalType"),
         (("schema",), [], "schema"),
     ],
 )

@@ -137,6 +137,6 @@ def test_lines_are_sent_as_they_are():
 
 def test_deeply_nested_lines_do_not_stop_the_others():
     deep = b"[" * 100_000
-    records = LineRecords([deep, b'{"event_id": "1"}'])
-    assert [record.value for record in records] == [deep, b'{"event_id": "1"}']
+    records = LineRecords([deep, b'{"event_id": "1"}', rb'{"event_id": "\ud800"}'])
+    assert [record.value for record in records] == [deep, b'{"event_id": "1"}', rb'{"event_id": "\ud800"}']
     assert records.not_json == 1

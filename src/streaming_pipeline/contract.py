@@ -196,6 +196,8 @@ def load_contract(path: str | Path) -> Contract:
         text = Path(path).read_text(encoding="utf-8")
     except OSError as error:
         raise UsageError(f"{path}: the event contract cannot be read ({error.strerror}). Check the parameter config_dir.") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"{path}: the event contract is not UTF-8 text.") from None
     return parse_contract(text, str(path))
 
 
@@ -229,17 +231,17 @@ def parse_contract(text: str, source: str = "event contract") -> Contract:
     custom = check.custom_properties(event.get("customProperties", []), "schema[0].customProperties")
     by_name = {field.name: field for field in fields}
     time_name = custom.get("eventTimeField")
-    if time_name not in by_name or by_name[time_name].logical_type != "timestamp":
+    if not isinstance(time_name, str) or time_name not in by_name or by_name[time_name].logical_type != "timestamp":
         check.fail("schema[0].customProperties.eventTimeField", f"{time_name!r} is not a field of logicalType timestamp")
     slice_name = custom.get("sliceField")
-    if slice_name is not None and slice_name not in by_name:
+    if slice_name is not None and (not isinstance(slice_name, str) or slice_name not in by_name):
         check.fail("schema[0].customProperties.sliceField", f"{slice_name!r} is not a field")
     for name in (keys[0], time_name):
         if not by_name[name].required:
             check.fail(f"field {name}", "must have required: true, since rows are told apart and dated by it")
     future = custom.get("maxFutureSeconds", 86400)
-    if not isinstance(future, int) or isinstance(future, bool) or future < 0:
-        check.fail("schema[0].customProperties.maxFutureSeconds", f"{future!r} is not a whole number of seconds")
+    if not isinstance(future, int) or isinstance(future, bool) or not 0 <= future <= 10 * 366 * 86400:
+        check.fail("schema[0].customProperties.maxFutureSeconds", f"{future!r} is not a whole number of seconds, ten years at most")
     canonical = yaml.safe_dump(document, sort_keys=True)
     return Contract(
         fields=fields,
@@ -295,7 +297,7 @@ class _Checker:
         found = {}
         for index, item in enumerate(value):
             item = self.mapping(item, f"{key}[{index}]", {"property", "value"}, {"id", "property", "value", "description"})
-            if item["property"] not in known:
+            if not isinstance(item["property"], str) or item["property"] not in known:
                 self.fail(f"{key}[{index}]", f"unknown property {item['property']!r}; known: {', '.join(sorted(known))}")
             found[item["property"]] = item["value"]
         return found
@@ -311,7 +313,7 @@ def _field(check: _Checker, item: Any, key: str) -> Field:
     if name.lower() in RESERVED:
         check.fail(key, "this name is a column of the pipeline's own; rename the field at its source")
     logical_type = item["logicalType"]
-    if logical_type not in SPARK_TYPES:
+    if not isinstance(logical_type, str) or logical_type not in SPARK_TYPES:
         check.fail(key, f"logicalType {logical_type!r} is not supported; use one of {', '.join(SPARK_TYPES)}")
     for flag in ("required", "primaryKey", "unique"):
         if not isinstance(item.get(flag, False), bool):

@@ -126,4 +126,4 @@ class LineRecords:
             self.not_json += 1
             return None
         event_id = event.get("event_id") if isinstance(event, dict) else None
-        return str(event_id).encode() if isinstance(event_id, str | int) and event_id != "" else None
+        return str(event_id).encode(errors="replace") if isinstance(event_id, str | int) and event_id != "" else None

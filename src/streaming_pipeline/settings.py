@@ -69,7 +69,7 @@ class KafkaSettings:
             raise UsageError("KAFKA_BOOTSTRAP_SERVERS is not set: put host:port of your Kafka into .env or the secret scope.")
         for server in servers.split(","):
             host, _, port = server.strip().rpartition(":")
-            if not host or not port.isdigit() or not 0 < int(port) < 65536:
+            if not host or not (port.isascii() and port.isdigit()) or not 0 < int(port) < 65536:
                 raise UsageError(f"KAFKA_BOOTSTRAP_SERVERS: {server.strip()!r} is not host:port.")
         protocol = (get("KAFKA_SECURITY_PROTOCOL") or ("SASL_SSL" if get("KAFKA_API_KEY") else "SSL")).upper()
         if protocol not in _PROTOCOLS:

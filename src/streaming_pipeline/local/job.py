@@ -58,12 +58,14 @@ def kafka_secrets(home: Path, found: dict[str, str]) -> Iterator[dict[str, str]]
 @contextmanager
 def only_run(home: Path) -> Iterator[None]:
     """Let no second run work on the same tables; raises `PipelineError` if one does already."""
-    home.mkdir(parents=True, exist_ok=True)
     lock = FileLock(home / "run.lock")
     try:
+        home.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
     except Timeout:
         raise PipelineError(f"Another run is working on {home}: wait for its end, or give this one a home of its own (--home).") from None
+    except OSError as error:
+        raise PipelineError(f"The home folder {home} cannot be written ({error.strerror or error}): choose another --home.") from None
     try:
         yield
     finally:

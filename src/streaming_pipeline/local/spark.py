@@ -48,14 +48,14 @@ def start_session(home: Path, *, connect: bool = False, event_log: Path | None =
     log = home / "logs" / "spark.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     log4j = home / "logs" / "log4j2.properties"
-    log4j.write_text(_LOG4J.format(log=log), encoding="utf-8")
+    log4j.write_text(_LOG4J.format(log=_escaped(str(log))), encoding="ascii")
     cores = os.cpu_count() or 1
     confs = {
         "spark.jars": ",".join(str(jar) for jar in spark_jars()),
         "spark.driver.memory": memory,
         "spark.driver.host": "127.0.0.1",
         "spark.driver.bindAddress": "127.0.0.1",
-        "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={log4j.as_uri()} -Dderby.system.home={home / 'logs'}",
+        "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={log4j.as_uri()}",
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
         "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
@@ -149,6 +149,13 @@ def _stderr_to(file: Path) -> Iterator[None]:
     finally:
         os.dup2(kept, 2)
         os.close(kept)
+
+
+def _escaped(text: str) -> str:
+    """A value of a Java properties file, which is read as Latin-1."""
+    units = text.encode("utf-16-be")
+    codes = (int.from_bytes(units[at : at + 2], "big") for at in range(0, len(units), 2))
+    return "".join(chr(code) if 32 <= code < 127 and code != 92 else f"\\u{code:04x}" for code in codes)
 
 
 def _sql_path(path: Path) -> str:

@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import sqlparse
 from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 from rich.console import Console
@@ -16,6 +17,8 @@ from rich.text import Text
 
 from streaming_pipeline.errors import UsageError
 from streaming_pipeline.local.spark import start_session
+
+_QUERY = re.compile(r"[\s(]*(SELECT|WITH|FROM|VALUES|TABLE|SHOW|DESCRIBE|DESC)\b", re.IGNORECASE)
 
 
 def run_query(home: Path, text: str, schema: str = "streaming") -> tuple[list[str], list[tuple]]:
@@ -45,7 +48,9 @@ def _without_plan(text: str) -> str:
 
 
 def _is_query(spark: SparkSession, text: str) -> bool:
-    """Whether the text only reads: no part of its plan is a command (SHOW and DESCRIBE apart) or writes."""
+    """Whether the text only reads: it begins as a query does, and no part of its plan is a command (SHOW and DESCRIBE apart) or writes."""
+    if not _QUERY.match(sqlparse.format(text, strip_comments=True)):
+        return False  # such as RESTORE or EXECUTE IMMEDIATE, whose plans are no commands
     command = spark._jvm.java.lang.Class.forName("org.apache.spark.sql.catalyst.plans.logical.Command")
     parts = [spark._jsparkSession.sessionState().sqlParser().parsePlan(text)]
     while parts:
