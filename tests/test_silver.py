@@ -25,6 +25,7 @@ BAD = {
     event("1") + event("2"): ["malformed_json"],
     event("1") + b"]": ["malformed_json"],
     event("1") + b"," + event("2") + b"]": ["malformed_json"],
+    event("1") + b',{"_end": "1"}],[': ["malformed_json"],
     b"{'event_id': '1'}": ["malformed_json"],
     event("1") + b"," + event("2"): ["malformed_json"],
     b"[" + event("1") + b"]": ["not_an_object"],

@@ -171,10 +171,11 @@ def parse_payload(records: DataFrame, contract: Contract) -> DataFrame:
     value and would let `{…} garbage` or two events in one payload pass as one. Step by step, so that Spark parses once a row.
     """
     texts = records.withColumn("_text", F.try_validate_utf8(F.col("raw_payload").cast("string")))
-    listed = F.concat(F.lit("["), "_text", F.lit(',{"_end": "1"}]'))
+    mark = contract.fingerprint  # no payload holds it by chance
+    listed = F.concat(F.lit("["), "_text", F.lit(f',{{"_end": "{mark}"}}]'))
     schema = f"array<struct<{contract.raw_schema}, `_end` string>>"
     lists = texts.withColumn("_list", F.from_json(listed, schema, {"allowSingleQuotes": "false"}))
-    is_one = (F.size("_list") == 2) & (F.get("_list", F.lit(1))["_end"] == "1")
+    is_one = (F.size("_list") == 2) & (F.get("_list", F.lit(1))["_end"] == mark)
     events = lists.withColumn("_event", F.when(is_one, F.get("_list", F.lit(0))))
     is_json = F.try_parse_json(F.concat(F.lit('{"payload":'), "_text", F.lit(',"end":0}'))).isNotNull()
     error = (
