@@ -72,6 +72,7 @@ FIELDS = (*EVENT, "properties")
         ((*FIELDS, 1, "quality", 0, "arguments", "validValues"), [True, False], "event_type.quality.*quotes"),
         ((*FIELDS, 1, "name"), "event_id", "event_id.*twice"),
         ((*FIELDS, 1, "name"), "offset", "offset"),
+        ((*FIELDS, 1, "name"), "parse_error", "parse_error"),
         ((*FIELDS, 1, "name"), "two words", "two words"),
         ((*EVENT, "customProperties", 0, "value"), "value", "eventTimeField"),
         ((*EVENT, "customProperties", 1, "value"), "nothing", "sliceField"),

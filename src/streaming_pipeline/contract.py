@@ -50,7 +50,7 @@ _OPTIONS = {
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 # Columns that the tables add themselves; a field of the same name would hide one.
 RESERVED = {
-    *("topic_id", "topic", "partition", "offset", "kafka_timestamp", "timestamp_type", "key", "raw_payload"),
+    *("topic_id", "topic", "partition", "offset", "kafka_timestamp", "timestamp_type", "key", "raw_payload", "parse_error"),
     *("ingested_at", "event_date", "contract_fingerprint", "processed_at", "timestamp_unix", "anomaly_score", "anomaly_flag"),
     *("explanation", "model_name", "model_version", "scored_at", "reasons", "stage", "quarantined_at", "resolved_at"),
 }
