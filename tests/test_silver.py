@@ -46,6 +46,7 @@ BAD = {
     event("1", value=float("inf")): ["not_finite:value"],
     event("1").replace(b'"10"', b"1e999"): ["not_finite:value"],
     event("1", value="1e999"): ["not_finite:value"],
+    event("1", value="-inf"): ["not_finite:value"],
     event(""): ["wrong_length:event_id"],
     event("x" * 257): ["wrong_length:event_id"],
     event("1", event_id={"a": 1}): ["wrong_type:event_id"],
@@ -54,11 +55,26 @@ BAD = {
     event("1", event_type="click\n"): ["not_allowed:event_type"],
     event("1", timestamp="2026-03-01T12:00:00"): ["no_zone:timestamp"],
     event("1", timestamp="2026-03-01"): ["no_zone:timestamp"],
+    event("1", timestamp="2026-03-01T12:00:00Europe/Paris"): ["no_zone:timestamp"],
     event("1", timestamp="yesterday"): ["wrong_type:timestamp"],
+    event("1", timestamp="2026-03-01T12:00Z"): ["wrong_type:timestamp"],
     event("1", timestamp="10:15:00Z"): ["wrong_type:timestamp"],
     event("1", timestamp="1970-01-01T00:00:00Z"): ["out_of_range:timestamp"],
     event("1", timestamp="9999-12-31T23:59:59Z"): ["out_of_range:timestamp"],
     event("1", timestamp="2026-03-03T12:00:06Z"): ["out_of_range:timestamp"],
+    # Half of a surrogate pair is no character.
+    event("\ud800"): ["not_unicode"],
+    event("1", other="\ud83d\\\ude00"): ["not_unicode"],
+    event("1", other="\udc00\ud800"): ["not_unicode"],
+    # The frames of a schema registry around Avro, of AWS Glue, of Avro's single object and of its file.
+    b"\x00\x00\x00\x00\x07\x02ab": ["unsupported_framing"],
+    b"\x00\x00\x00\x00\x07\xff\xfe": ["unsupported_framing"],
+    b"\x03\x00" + bytes(range(16)) + event("1"): ["unsupported_framing"],
+    b"\xc3\x01" + bytes(8) + b"\x02ab": ["unsupported_framing"],
+    b"Obj\x01\x04": ["unsupported_framing"],
+    b"\x00\x00\x00\x00\x07{": ["malformed_json"],
+    b"\x00\x00\x00\x00\x07" + event("1") + event("2"): ["malformed_json"],
+    b"\x00": ["malformed_json"],
 }
 GOOD = [
     event("g1"),
@@ -72,6 +88,11 @@ GOOD = [
     event("8", event_id=8),
     event("{not json}"),
     event("é\u0000日本"),
+    event("\ud83d\ude00 as a pair"),
+    event(r"\ud800 as a text"),
+    event("g9", timestamp="2026-03-01T13:00:00.5+01"),
+    # As the JSON serialiser of a schema registry frames it: a zero byte and the schema's id.
+    b"\x00\x00\x00\x86\xa1" + event("g10"),
 ]
 
 
@@ -109,6 +130,23 @@ def test_valid_events_are_typed_and_every_broken_payload_is_quarantined_with_eve
 
     plan = Path(offline_settings.run_dir, silver.PLAN_FILE).read_text()
     assert "== Physical Plan ==" in plan and "LeftAnti" in plan
+
+
+def test_bronze_says_which_fields_the_contract_lacks(spark):
+    payloads = {
+        event("1"): None,
+        event("1", value=None): None,
+        event("1").replace(b'"10"', b"null"): None,
+        event("1", colour="red", size={"value": 1}): ["colour", "size"],
+        event("1", value=None, Value="10"): ["Value"],
+        event("1")[:-1] + b', "colour": 1, "colour": 2, "event_id": "2"}': ["colour"],
+        b"\x00\x00\x00\x00\x07" + event("1", colour="red"): ["colour"],
+        b"{" + b",".join(b'"f%d": 1' % n for n in range(1000)) + b"}": [f"f{n}" for n in range(20)],
+        b'[{"colour": 1}]': None,
+        b"{": None,
+    }
+    frame = to_bronze(kafka_frame(spark, payloads), shipped_contract(), "id").orderBy("offset")
+    assert [row["unknown_fields"] for row in frame.collect()] == list(payloads.values())
 
 
 def test_first_record_is_the_event_and_the_others_are_duplicates(spark, offline_settings):

@@ -33,6 +33,7 @@ def to_bronze(records: DataFrame, contract: Contract, topic_id: str) -> DataFram
         *contract.field_names,
         "event_date",
         "reasons",
+        "unknown_fields",
         F.lit(contract.fingerprint).alias("contract_fingerprint"),
         F.current_timestamp().alias("ingested_at"),
     )

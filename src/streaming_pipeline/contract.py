@@ -7,10 +7,12 @@ reason, as `code:field` (or a code alone where the payload as a whole is at faul
 |---|---|
 | `null_payload`, `empty_payload` | the record has no value (a tombstone), or only white space |
 | `not_utf8`, `malformed_json`, `not_an_object` | the payload is not one JSON object |
+| `not_unicode` | a text in it holds half a surrogate pair (`"\\ud800"`), which is no character: two such texts could not be told apart |
+| `unsupported_framing` | a serialiser's frame around something else than JSON: Avro or Protobuf of a schema registry, AWS Glue, Avro's own |
 | `missing:f` | a required field is absent or null |
 | `wrong_type:f` | the field cannot be read as its logical type |
 | `not_finite:f` | NaN or Infinity |
-| `no_zone:f` | a timestamp without a zone |
+| `no_zone:f` | a timestamp without an ISO-8601 zone: `Z`, `+01:00`, `+0100` or `+01` |
 | `out_of_range:f` | below the minimum, above the maximum, or too far ahead of Kafka's clock |
 | `not_allowed:f` | none of the valid values |
 | `wrong_length:f`, `wrong_pattern:f` | a text that breaks its length or pattern |
@@ -52,7 +54,7 @@ _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 RESERVED = {
     *("topic_id", "topic", "partition", "offset", "kafka_timestamp", "timestamp_type", "key", "raw_payload", "parse_error"),
     *("ingested_at", "event_date", "contract_fingerprint", "processed_at", "timestamp_unix", "anomaly_score", "anomaly_flag"),
-    *("explanation", "model_name", "model_version", "scored_at", "reasons", "stage", "quarantined_at", "resolved_at"),
+    *("explanation", "model_name", "model_version", "scored_at", "reasons", "stage", "quarantined_at", "resolved_at", "unknown_fields"),
 }
 
 
@@ -106,7 +108,7 @@ class Contract:
         return [_typed(field).alias(field.name) for field in self.fields]
 
     def judge(self, parsed: DataFrame) -> DataFrame:
-        """Rows with the fields as texts, `parse_error` and `kafka_timestamp` → the same without `parse_error`, `event_date`, `reasons`.
+        """Rows with the fields as texts, `parse_error` and `kafka_timestamp` → the same without `parse_error`, and `event_date`, `reasons`.
 
         `reasons` holds every reason to reject the row, as an array of texts; it is NULL for a valid row, and `event_date` (UTC) for
         any other.
@@ -145,7 +147,7 @@ class Contract:
         else:
             rules.append((f"wrong_type:{name}", unreadable))
         if field.logical_type == "timestamp":
-            zoned = text.endswith("Z") | text.rlike(r"(?:z|[+-]\d{2}:?\d{2})\z")
+            zoned = text.endswith("Z") | text.rlike(r":\d{2}(?:\.\d+)?[+-]\d{2}(?::?\d{2})?\z")
             rules.append((f"no_zone:{name}", typed.isNotNull() & ~zoned))
         bounds = [
             *([typed < _bound(field, field.minimum)] if field.minimum is not None else []),
@@ -165,12 +167,15 @@ class Contract:
 
 
 def parse_payload(records: DataFrame, contract: Contract) -> DataFrame:
-    """Add to rows with a `raw_payload`: each field of the contract as text, and `parse_error`, NULL if it is one JSON object.
+    """Add to rows with a `raw_payload`: each field of the contract as text, `parse_error`, NULL if it is one JSON object, and
+    `unknown_fields`, the names (at most 20) that an object has and the contract has not, NULL if there are none.
 
     The payload is parsed inside a list with a mark behind it: alone, Spark's parser stops at the end of the first
     value and would let `{…} garbage` or two events in one payload pass as one. Step by step, so that Spark parses once a row.
     """
-    texts = records.withColumn("_text", F.try_validate_utf8(F.col("raw_payload").cast("string")))
+    is_framed = (F.substring("raw_payload", 1, 1) == F.lit(b"\x00")) & (F.octet_length("raw_payload") > 5)
+    payload = F.when(is_framed, F.expr("substring(raw_payload, 6)")).otherwise(F.col("raw_payload"))
+    texts = records.withColumn("_text", F.try_validate_utf8(payload.cast("string")))
     mark = contract.fingerprint  # no payload holds it by chance
     listed = F.concat(F.lit("["), "_text", F.lit(f',{{"_end": "{mark}"}}]'))
     schema = f"array<struct<{contract.raw_schema}, `_end` string>>"
@@ -178,17 +183,41 @@ def parse_payload(records: DataFrame, contract: Contract) -> DataFrame:
     is_one = (F.size("_list") == 2) & (F.get("_list", F.lit(1))["_end"] == mark)
     events = lists.withColumn("_event", F.when(is_one, F.get("_list", F.lit(0))))
     is_json = F.try_parse_json(F.concat(F.lit('{"payload":'), "_text", F.lit(',"end":0}'))).isNotNull()
+    is_object = F.col("_event").isNotNull()
     error = (
-        F.when(F.col("_event").isNotNull(), F.lit(None).cast("string"))
+        F.when(is_object & _has_half_a_pair(F.col("_text")), F.lit("not_unicode"))
+        .when(is_object, F.lit(None).cast("string"))
         .when(F.col("raw_payload").isNull(), F.lit("null_payload"))
+        .when(_is_otherwise_framed(is_framed), F.lit("unsupported_framing"))
         .when(F.col("_text").isNull(), F.lit("not_utf8"))
         .when(F.col("_text").rlike(r"\A\s*\z"), F.lit("empty_payload"))
         .when(is_json, F.lit("not_an_object"))
         .otherwise(F.lit("malformed_json"))
     )
-    return events.select(
-        *records.columns, *[F.col("_event")[name].alias(name) for name in contract.field_names], error.alias("parse_error")
+    # A payload with as many names as fields of the contract that have a value has no other; the exact comparison is for the rest.
+    with_value = sum((F.when(F.col("_event")[name].isNotNull(), 1).otherwise(0) for name in contract.field_names), F.lit(0))
+    names = events.withColumn("_names", F.when(is_object, F.json_object_keys("_text")))
+    others = F.when(F.size("_names") > with_value, F.array_except("_names", F.array(*map(F.lit, contract.field_names))))
+    return names.select(
+        *records.columns,
+        *[F.col("_event")[name].alias(name) for name in contract.field_names],
+        error.alias("parse_error"),
+        F.when(F.size(others) > 0, F.slice(others, 1, 20)).alias("unknown_fields"),
     )
+
+
+def _is_otherwise_framed(is_framed: Column) -> Column:
+    """Whether a payload that is no JSON begins like that of a serialiser: a schema registry's (zero byte and schema id) around
+    something else than an object, AWS Glue's (03 00 or 03 05, and a UUID), Avro's single object (C3 01) or file ("Obj" 01)."""
+    starts = lambda *beginnings: F.substring("raw_payload", 1, len(beginnings[0])).isin(*beginnings)  # noqa: E731
+    around_another = is_framed & ~F.ltrim("_text").startswith("{")
+    return F.coalesce(around_another, is_framed) | starts(b"\x03\x00", b"\x03\x05", b"\xc3\x01") | starts(b"Obj\x01")
+
+
+def _has_half_a_pair(text: Column) -> Column:
+    """Whether a JSON text has the escape of a surrogate without its other half; NULL for one without such escapes."""
+    pairs = r"\\\\|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"  # and escaped backslashes, which "ud800" may follow
+    return F.when(text.contains("\\u"), F.regexp_replace(text, pairs, " ").rlike(r"\\u[dD][89a-fA-F]"))
 
 
 def load_contract(path: str | Path) -> Contract:
@@ -416,8 +445,9 @@ def _typed(field: Field) -> Column:
         return text
     if field.logical_type == "number":
         typed = _unquoted(text).try_cast("double")
-        # Spark reads Java's 1d and 1f as numbers too; NaN is none.
-        return F.when(~F.isnan(typed) & ~F.lower(F.right(text, F.lit(1))).isin("d", "f"), typed)
+        # Spark reads Java's 1d and 1f as numbers too (inf ends like these); NaN is none.
+        is_javas = F.lower(F.right(text, F.lit(1))).isin("d", "f") & (F.abs(typed) < float("inf"))
+        return F.when(~F.isnan(typed) & ~is_javas, typed)
     # Spark would read a time without a date as one of today.
     dated = text.rlike(r"\A\d{4}-\d{2}-\d{2}" if field.logical_type == "timestamp" else r"\A\d{4}-\d{2}-\d{2}\z")
     typed = text.try_cast(field.spark_type)

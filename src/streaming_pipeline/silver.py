@@ -80,7 +80,7 @@ def extent(bronze: DataFrame, contract: Contract) -> Extent:
 
 def judged_again(bronze: DataFrame, contract: Contract) -> DataFrame:
     """Rows that arrived under another contract, which may have lacked a field or had other rules, as bronze would have them by this."""
-    received = bronze.drop(*contract.field_names, "event_date", "reasons", "contract_fingerprint")
+    received = bronze.drop(*contract.field_names, "event_date", "reasons", "unknown_fields", "contract_fingerprint")
     judged = contract.judge(parse_payload(received, contract))
     return judged.withColumn("contract_fingerprint", F.lit(contract.fingerprint))
 

@@ -66,6 +66,7 @@ def bronze_events(contract: Contract) -> Table:
             *contract_columns(contract, typed=False),
             ("event_date", "DATE", "UTC date of a valid event"),
             ("reasons", "ARRAY<STRING>", "why the contract rejects the record, as code or code:field; NULL if it does not"),
+            ("unknown_fields", "ARRAY<STRING>", "names of the payload that the contract lacks, at most 20; NULL if there are none"),
             ("contract_fingerprint", "STRING", "the contract by which the payload was parsed and judged"),
             ("ingested_at", "TIMESTAMP", "when bronze wrote it"),
         ),
