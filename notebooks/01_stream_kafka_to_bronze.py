@@ -41,7 +41,8 @@ from streaming_pipeline.settings import Settings
 
 settings = Settings.from_notebook(dbutils, secrets="KAFKA_")
 result = run_task("01_stream_kafka_to_bronze", stream_kafka_to_bronze, spark, settings)
-dbutils.jobs.taskValues.set("records", result)
+dbutils.jobs.taskValues.set("records", result.records)
+dbutils.jobs.taskValues.set("note", result.note)
 result
 
 # COMMAND ----------

@@ -42,7 +42,7 @@ from streaming_pipeline.settings import Settings
 settings = Settings.from_notebook(dbutils, secrets="KAFKA_")
 result = run_task("03_monitor_silver_events", monitor_silver_events, spark, settings)
 dbutils.jobs.taskValues.set("records", result.records)
-dbutils.jobs.taskValues.set("note", ": ".join(filter(None, (result.status, result.status_reason))))
+dbutils.jobs.taskValues.set("note", result.note)
 
 # COMMAND ----------
 

@@ -233,12 +233,19 @@ def test_every_widget_is_given_and_every_parameter_is_used(jobs):
         assert not set(parameters_of(job)) - used, f"job {name} has parameters that none of its notebooks declares"
 
 
+OWN_PARAMETERS = {
+    "produce_synthetic_events": {"count", "seed"},
+    "replay_quarantine": {"reason", "from_time", "until_time", "dry_run"},
+    "backfill_bronze": {"from_time"},
+}
+"""What a job gives its notebook besides settings."""
+
+
 def test_the_main_jobs_parameters_are_the_settings(jobs):
     known = {field.name for field in fields(Settings)} - {"secrets"}
     assert set(parameters_of(jobs[MAIN])) == known
     for name, job in jobs.items():
-        besides = {"count", "seed"} if name == "produce_synthetic_events" else set()
-        assert set(parameters_of(job)) - known == besides, name
+        assert set(parameters_of(job)) - known == OWN_PARAMETERS.get(name, set()), name
 
 
 def test_parameters_default_to_what_the_settings_default_to(jobs):
@@ -247,7 +254,7 @@ def test_parameters_default_to_what_the_settings_default_to(jobs):
         constant = {
             key: text
             for key, text in parameters_of(job).items()
-            if key not in ("config_dir", "checkpoint_dir", "runs_dir", "run_id", "count", "seed")
+            if key not in {"config_dir", "checkpoint_dir", "runs_dir", "run_id"}.union(*OWN_PARAMETERS.values())
         }
         settings = Settings.from_parameters(constant)
         assert {key: getattr(settings, key) for key in constant} == {key: getattr(by_default, key) for key in constant}

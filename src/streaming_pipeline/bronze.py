@@ -1,15 +1,16 @@
 """Kafka → `bronze_events`: whatever is on the topic arrives, unchanged, exactly once, in bounded batches."""
 
 import json
+from dataclasses import dataclass
 
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from streaming_pipeline import kafka, tables
+from streaming_pipeline import kafka, losses, tables
 from streaming_pipeline.contract import Contract, load_contract, parse_payload
 from streaming_pipeline.errors import PipelineError
-from streaming_pipeline.settings import Settings
-from streaming_pipeline.streams import has_checkpoint, run_available_now
+from streaming_pipeline.settings import SERVICE_CREDENTIAL, Settings
+from streaming_pipeline.streams import read_until, run_available_now
 
 
 def to_bronze(records: DataFrame, contract: Contract, topic_id: str) -> DataFrame:
@@ -39,41 +40,50 @@ def to_bronze(records: DataFrame, contract: Contract, topic_id: str) -> DataFram
     )
 
 
-def starting_offsets(spark: SparkSession, settings: Settings, topic: kafka.TopicInfo) -> str:
-    """Where a stream without a checkpoint begins: behind what bronze holds of this very topic, else at the earliest record.
+@dataclass(frozen=True)
+class Ingested:
+    """How many records one run of the stage brought, and what it had to say."""
 
-    Returns Spark's `startingOffsets`: `earliest`, or JSON with an offset for each partition (-2 is Kafka's earliest).
-    """
-    held = (
-        spark.table(settings.table("bronze_events"))
-        .where(F.col("topic_id") == topic.topic_id)
-        .groupBy("partition")
-        .agg(F.max("offset").alias("last"))
-        .collect()
-    )
-    if not held:
-        return "earliest"
-    if not topic.partitions:
-        raise PipelineError(
-            f"The checkpoint of bronze is gone, bronze holds records of {topic.topic}, and with databricks.serviceCredential Kafka "
-            "cannot be asked for its partitions: restore the checkpoint folder, or run once with another way to log in."
-        )
-    behind = {row["partition"]: row["last"] + 1 for row in held}
-    return json.dumps({topic.topic: {str(p): behind.get(p, -2) for p in sorted({*topic.partitions, *behind})}})
+    records: int
+    note: str = ""
 
 
-def stream_kafka_to_bronze(spark: SparkSession, settings: Settings) -> int:
-    """Bring what is new on the topic into `bronze_events`, and end. Returns how many records arrived.
+def bronze_checkpoint(settings: Settings, topic: kafka.TopicInfo) -> str:
+    """The checkpoint of the stream from this very topic: a recreated one begins anew instead of at the old one's offsets."""
+    return settings.checkpoint(f"bronze/{topic.topic}-{topic.topic_id}")
 
-    The broker is asked once before the stream starts, so that a wrong setting is a `PipelineError` in seconds. The checkpoint's
-    name holds the topic's id: a recreated topic begins anew instead of being read from the old one's offsets.
+
+def held_until(spark: SparkSession, settings: Settings, topic_id: str) -> dict[int, int]:
+    """For each partition of this very topic the offset behind the last record that bronze holds."""
+    held = spark.table(settings.table("bronze_events")).where(F.col("topic_id") == topic_id)
+    return {row["partition"]: row["last"] + 1 for row in held.groupBy("partition").agg(F.max("offset").alias("last")).collect()}
+
+
+def stream_kafka_to_bronze(spark: SparkSession, settings: Settings) -> Ingested:
+    """Bring what is new on the topic into `bronze_events`, and end.
+
+    The broker is asked once before the stream starts, so that a wrong setting is a `PipelineError` in seconds, as are records that
+    expired before they were read. Without a checkpoint the stream goes on behind what bronze holds.
     """
     contract = load_contract(settings.contract_path)
     connection = settings.kafka
-    topic = kafka.check_connection(connection)
+    topic = kafka.topic_offsets(connection)
+    topic_id = topic.info.topic_id
     tables.create_missing(spark, settings, [tables.bronze_events(contract)])
-    checkpoint = settings.checkpoint(f"bronze/{topic.topic}-{topic.topic_id}")
-    begin = "earliest" if has_checkpoint(checkpoint) else starting_offsets(spark, settings, topic)
+    checkpoint = bronze_checkpoint(settings, topic.info)
+    next_offsets, begin, note = read_until(checkpoint), "earliest", None
+    if next_offsets is None and (next_offsets := held_until(spark, settings, topic_id)):
+        if not topic.ends:
+            raise PipelineError(
+                f"The checkpoint of bronze is gone, bronze holds records of {topic.info.topic}, and with {SERVICE_CREDENTIAL} Kafka "
+                "cannot be asked for its partitions: restore the checkpoint folder, or run once with another way to log in."
+            )
+        # -2 is Kafka's earliest; an offset before the first that Kafka holds would stop the stream.
+        held = {p: max(offset, topic.beginnings.get(p, 0)) for p, offset in next_offsets.items()}
+        begin = json.dumps({topic.info.topic: {str(p): held.get(p, -2) for p in sorted({*topic.ends, *held})}})
+    elif not next_offsets:
+        note = losses.record_recreated_topic(spark, settings, topic)
+    note = losses.refuse_or_record(spark, settings, topic, next_offsets) or note
     source = (
         spark.readStream.format("kafka")
         .options(**kafka.spark_options(connection))
@@ -81,7 +91,16 @@ def stream_kafka_to_bronze(spark: SparkSession, settings: Settings) -> int:
         .option("maxOffsetsPerTrigger", settings.max_offsets_per_trigger)
         .load()
     )
-    writer = to_bronze(source, contract, topic.topic_id).writeStream.format("delta").outputMode("append")
+    writer = to_bronze(source, contract, topic_id).writeStream.format("delta").outputMode("append")
     before = tables.row_count(spark, settings, "bronze_events")
-    run_available_now(writer, "bronze", checkpoint, into=settings.table("bronze_events"))
-    return tables.row_count(spark, settings, "bronze_events") - before
+    try:
+        run_available_now(writer, "bronze", checkpoint, into=settings.table("bronze_events"))
+    except Exception as error:
+        # Spark tells of a broker that is gone, or of records that are, in pages: ask again, which says it in a sentence.
+        try:
+            now = kafka.topic_offsets(connection)
+            losses.refuse_or_record(spark, settings, now, read_until(checkpoint) or {})
+        except PipelineError as cause:
+            raise PipelineError(f"The stream bronze stopped; what has arrived is kept, and the next run goes on. {cause}") from error
+        raise
+    return Ingested(tables.row_count(spark, settings, "bronze_events") - before, note or "")

@@ -55,20 +55,48 @@ def _demo(options: argparse.Namespace, console: Console) -> int:
 
 
 def _run(options: argparse.Namespace, console: Console) -> int:
+    return _run_job(options, console, options.job, _pairs("--param", options.param), _pairs("--var", options.var))
+
+
+def _run_job(
+    options: argparse.Namespace, console: Console, job: str, parameters: Mapping[str, str], variables: Mapping[str, str] | None = None
+) -> int:
     from streaming_pipeline.local.job import run_on_laptop
 
     run, spark = run_on_laptop(
         options.home,
-        job=options.job,
-        parameters=_pairs("--param", options.param),
-        variables=_pairs("--var", options.var),
-        target=options.target,
-        connect=options.connect,
+        job=job,
+        parameters=parameters,
+        variables=variables,
+        target=getattr(options, "target", "dev"),
+        connect=getattr(options, "connect", False),
         console=console,
     )
     spark.stop()
     console.print(f"{run.state} in {run.seconds:.1f} s: {run.run_dir / 'index.html'}", soft_wrap=True, highlight=False)
     return 0 if run.state == "SUCCESS" else 1
+
+
+def _quarantine(options: argparse.Namespace, console: Console) -> int:
+    from streaming_pipeline.queries import query
+    from streaming_pipeline.replay import Choice
+
+    begin, end = (time.isoformat() if time else "" for time in (options.begin, options.end))
+    choice = Choice.from_texts(options.reason, begin, end)
+    if options.action == "replay":
+        choices = {"reason": choice.reason, "from_time": begin, "until_time": end, "dry_run": str(options.dry_run).lower()}
+        return _run_job(options, console, "replay_quarantine", {"schema": options.schema, **choices})
+    if options.dry_run:
+        raise UsageError("--dry-run goes with quarantine replay: a list changes nothing.")
+    from streaming_pipeline.local.sql import render, run_query
+
+    text = query("quarantine_reasons").replace("resolved_at IS NULL", choice.sql())
+    render(*run_query(options.home, text, options.schema), "table", console)
+    return 0
+
+
+def _backfill(options: argparse.Namespace, console: Console) -> int:
+    return _run_job(options, console, "backfill_bronze", {"schema": options.schema, "from_time": options.begin.isoformat()})
 
 
 def _broker(options: argparse.Namespace, console: Console) -> int:
@@ -207,6 +235,20 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--var", action="append", default=[], metavar="NAME=VALUE", help="set a bundle variable (may be repeated)")
     run.add_argument("--target", default="dev", help="target of the bundle (default: dev)")
     run.add_argument("--connect", action="store_true", help="on a local Spark Connect server, by the rules of serverless")
+
+    quarantine = command(
+        "quarantine", _quarantine, "Rejected records: what there is, and through the rules again after a fix of the contract."
+    )
+    quarantine.add_argument("action", choices=("list", "replay"))
+    quarantine.add_argument("--reason", default="", help="of this reason alone: wrong_type:value, or wrong_type for every field")
+    quarantine.add_argument("--from", dest="begin", type=_time, metavar="TIME", help="rejected at or after this time (UTC)")
+    quarantine.add_argument("--until", dest="end", type=_time, metavar="TIME", help="rejected before this time (UTC)")
+    quarantine.add_argument("--dry-run", action="store_true", help="replay: say what would happen, and write nothing")
+    quarantine.add_argument("--schema", default="streaming", help="schema of the tables (default: streaming)")
+
+    backfill = command("backfill", _backfill, "Read the topic again from a time on, and add to bronze what it lacks.")
+    backfill.add_argument("--from", dest="begin", type=_time, required=True, metavar="TIME", help="such as 2026-03-01T00:00:00Z (UTC)")
+    backfill.add_argument("--schema", default="streaming", help="schema of the tables (default: streaming)")
 
     broker = command("broker", _broker, "The local Kafka broker.")
     broker.add_argument("action", choices=("start", "stop", "status"))

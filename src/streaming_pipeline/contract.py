@@ -8,7 +8,7 @@ reason, as `code:field` (or a code alone where the payload as a whole is at faul
 | `null_payload`, `empty_payload` | the record has no value (a tombstone), or only white space |
 | `not_utf8`, `malformed_json`, `not_an_object` | the payload is not one JSON object |
 | `not_unicode` | a text in it holds half a surrogate pair (`"\\ud800"`), which is no character: two such texts could not be told apart |
-| `unsupported_framing` | a serialiser's frame around something else than JSON: Avro or Protobuf of a schema registry, AWS Glue, Avro's own |
+| `unsupported_framing` | a serialiser's frame around something else than JSON: a schema registry's Avro or Protobuf, AWS Glue, Avro |
 | `missing:f` | a required field is absent or null |
 | `wrong_type:f` | the field cannot be read as its logical type |
 | `not_finite:f` | NaN or Infinity |

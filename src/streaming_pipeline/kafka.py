@@ -123,16 +123,19 @@ def check_connection(kafka: KafkaSettings, timeout_seconds: float = 10) -> Topic
     return _Connection(kafka, timeout_seconds).topic_info()
 
 
-def topic_offsets(kafka: KafkaSettings, timeout_seconds: float = 10) -> TopicOffsets:
+def topic_offsets(kafka: KafkaSettings, timeout_seconds: float = 10, since: datetime | None = None) -> TopicOffsets:
     """Connect once and ask for the topic and where its partitions begin and end; with a service credential there are no partitions.
 
+    With `since` the beginnings are those of the first record that is not older; the end where there is none.
     Raises `PipelineError` as `check_connection` does.
     """
     if SERVICE_CREDENTIAL in kafka.options:
         return TopicOffsets(check_connection(kafka), {}, {})
     broker = _Connection(kafka, timeout_seconds)
     info = broker.topic_info()
-    return TopicOffsets(info, broker.offsets(info.partitions, latest=False), broker.offsets(info.partitions, latest=True))
+    ends = broker.offsets(info.partitions, latest=True)
+    begins = broker.offsets(info.partitions, since=since)
+    return TopicOffsets(info, {partition: ends[partition] if begin < 0 else begin for partition, begin in begins.items()}, ends)
 
 
 def _unknown_id(topic: str) -> str:
@@ -183,11 +186,14 @@ class _Connection:
             topic_id = _unknown_id(topic)
         return TopicInfo(topic, topic_id, partitions)
 
-    def offsets(self, partitions: tuple[int, ...], latest: bool) -> dict[int, int]:
+    def offsets(self, partitions: tuple[int, ...], latest: bool = False, since: datetime | None = None) -> dict[int, int]:
+        """The first offset of each partition, the one behind the last, or that of the first record since then (-1: none)."""
         from confluent_kafka import IsolationLevel, KafkaException, TopicPartition
         from confluent_kafka.admin import OffsetSpec
 
         spec = OffsetSpec.latest() if latest else OffsetSpec.earliest()
+        if since:
+            spec = OffsetSpec.for_timestamp(int(since.timestamp() * 1000))
         try:
             futures = self._admin.list_offsets(
                 {TopicPartition(self._kafka.topic, partition): spec for partition in partitions},

@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime
 from typing import Any
 
 from streaming_pipeline.errors import UsageError
@@ -228,3 +229,24 @@ def _convert(name: str, default: Any, text: str) -> Any:
             kind = "a whole number" if isinstance(default, int) else "a number"
             raise UsageError(f"Parameter {name!r} is {text!r}: it must be {kind}.") from None
     return text
+
+
+def parse_time(name: str, text: str) -> datetime | None:
+    """A parameter's text, such as 2026-03-01T00:00:00Z, as a time; None if it is empty. Without a zone it is UTC.
+
+    Raises `UsageError` naming the parameter.
+    """
+    if not text.strip():
+        return None
+    try:
+        time = datetime.fromisoformat(text.strip())
+        return time if time.tzinfo else time.replace(tzinfo=UTC)
+    except ValueError:
+        raise UsageError(f"Parameter {name!r} is {text!r}: it must be a time such as 2026-03-01T00:00:00Z.") from None
+
+
+def parse_flag(name: str, text: str) -> bool:
+    """A parameter's text, `true` or `false`. Raises `UsageError` naming the parameter."""
+    if text.strip().lower() not in ("true", "false"):
+        raise UsageError(f"Parameter {name!r} is {text!r}: it must be true or false.")
+    return text.strip().lower() == "true"

@@ -24,7 +24,7 @@ from streaming_pipeline.contract import Contract, check_patterns, load_contract,
 from streaming_pipeline.coordinates import KEY, covering, leave_out, leave_out_any
 from streaming_pipeline.run_log import Step, collect_steps, timed_step
 from streaming_pipeline.settings import Settings
-from streaming_pipeline.streams import run_available_now
+from streaming_pipeline.streams import keys_of, run_available_now
 
 PLAN_FILE = "silver_plan.txt"
 STEPS = ("silver_extent", "quarantine_write", "duplicates_write", "silver_write")
@@ -195,7 +195,7 @@ def cleanse_bronze_to_silver(spark: SparkSession, settings: Settings) -> SilverC
     checkpoint = settings.checkpoint("silver")
     # Without the secrets: what a batch closes over travels to where it runs.
     write = partial(write_batch, settings=replace(settings, secrets={}), contract_text=contract.text, checkpoint=checkpoint)
-    keys = spark.readStream.table(settings.table("bronze_events")).select(*KEY)
+    keys = keys_of(spark, settings.table("bronze_events"))
     run_available_now(keys.writeStream.foreachBatch(write), "silver", checkpoint)
     steps = collect_steps(settings.run_dir, STEPS)
     written = {task: sum(step.records or 0 for step in steps if step.task == task) for task in STEPS}

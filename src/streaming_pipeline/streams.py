@@ -1,16 +1,52 @@
 """What every stream shares: it takes what is available now, and ends."""
 
+import json
 from pathlib import Path
+from typing import Any
 
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.streaming.readwriter import DataStreamWriter
 
+from streaming_pipeline.coordinates import KEY
 from streaming_pipeline.errors import PipelineError
 
 
-def has_checkpoint(path: str) -> bool:
-    """Whether the stream of this checkpoint has planned a batch before."""
-    offsets = Path(path, "offsets")
-    return offsets.is_dir() and any(entry.name.isdigit() for entry in offsets.iterdir())
+def read_until(checkpoint: str) -> dict[int, int] | None:
+    """Where a Kafka stream goes on: for each partition the offset behind the last batch that is done; None without a checkpoint.
+
+    Raises `PipelineError` if Spark's files cannot be read.
+    """
+    if not _batches(checkpoint, "offsets"):
+        return None
+    done = _batches(checkpoint, "commits")
+    # Before the first batch is done: where it was to begin.
+    (partitions,) = _last_line(Path(checkpoint, "offsets", str(done[-1])) if done else Path(checkpoint, "sources", "0", "0")).values()
+    return {int(partition): offset for partition, offset in partitions.items()}
+
+
+def _batches(checkpoint: str, kind: str) -> list[int]:
+    folder = Path(checkpoint, kind)
+    return sorted(int(entry.name) for entry in folder.iterdir() if entry.name.isdigit()) if folder.is_dir() else []
+
+
+def _last_line(file: Path) -> Any:
+    """What the last line of one of a checkpoint's files says."""
+    try:
+        return json.loads(file.read_text(encoding="utf-8", errors="replace").splitlines()[-1])
+    except (OSError, ValueError, IndexError):
+        raise PipelineError(
+            f"The checkpoint's file {file} is missing or damaged: remove the checkpoint folder {file.parents[1]} and run again. The stream "
+            "then goes on behind what its table holds, and adds nothing twice."
+        ) from None
+
+
+def keys_of(spark: SparkSession, table: str) -> DataFrame:
+    """A stream of the keys of the rows that are appended to a table.
+
+    A commit that takes rows away or changes them, as when a person's data must be deleted, is passed over instead of ending the
+    stream for good; should it add rows too, monitoring finds them unaccounted for.
+    """
+    return spark.readStream.option("skipChangeCommits", "true").table(table).select(*KEY)
 
 
 def run_available_now(writer: DataStreamWriter, name: str, checkpoint: str, into: str | None = None) -> None:
@@ -19,6 +55,9 @@ def run_available_now(writer: DataStreamWriter, name: str, checkpoint: str, into
     `into` names the table to append to; without it the writer has its own `foreachBatch`. A `PipelineError` of a batch comes out
     as one again, since Spark wraps it in pages of stack; any other failure as Spark tells it.
     """
+    for kind in ("offsets", "commits"):
+        for newest in _batches(checkpoint, kind)[-1:]:
+            _last_line(Path(checkpoint, kind, str(newest)))
     writer = writer.option("checkpointLocation", checkpoint).trigger(availableNow=True)
     query = writer.toTable(into) if into else writer.start()
     try:

@@ -1,7 +1,7 @@
 """One look at the stream after each run → one row of `monitor_logs`."""
 
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
@@ -12,6 +12,7 @@ from streaming_pipeline.errors import PipelineError
 from streaming_pipeline.monitoring import conservation
 from streaming_pipeline.monitoring.conservation import Conservation, Offsets
 from streaming_pipeline.monitoring.freshness import Freshness, freshness, health
+from streaming_pipeline.monitoring.schema import unknown_fields
 from streaming_pipeline.settings import Settings
 
 
@@ -33,12 +34,20 @@ class MonitorLog:
     lateness_p50_seconds: float | None
     lateness_p95_seconds: float | None
     lateness_p99_seconds: float | None
+    unknown_fields: dict[str, int]
     kafka_lag_records: int | None
     status: str
     status_reason: str | None
     totals: dict[str, int]
     read_until: dict[str, int]
     verified_until: dict[str, int]
+
+    @property
+    def note(self) -> str:
+        """The status in a sentence."""
+        said = ": ".join(filter(None, (self.status, self.status_reason)))
+        fields = ", ".join(f"{name} ({count:,})" for name, count in list(self.unknown_fields.items())[:5])
+        return f"{said}; fields that the contract lacks: {fields}" if fields else said
 
 
 def monitor_silver_events(spark: SparkSession, settings: Settings) -> MonitorLog:
@@ -57,10 +66,12 @@ def monitor_silver_events(spark: SparkSession, settings: Settings) -> MonitorLog
         # All was in order and no row has come since: there is nothing to read.
         law = Conservation(unaccounted=0)
         seen = Freshness(0, 0, None, None)
+        unknown: dict[str, int] = {}
     else:
         law = conservation.check(spark, settings, verified_before, totals)
-        new_silver = spark.table(settings.table("silver_events")).where(conservation.behind(read_before))
-        seen = freshness(new_silver, contract, settings.late_after_seconds)
+        arrived = conservation.behind(read_before)
+        seen = freshness(spark.table(settings.table("silver_events")).where(arrived), contract, settings.late_after_seconds)
+        unknown = unknown_fields(spark.table(settings.table("bronze_events")).where(arrived))
     read_until = {**read_before, **{span.key: span.last + 1 for span in law.spans}}
     lost, lag = _ask_kafka(spark, settings, law, read_until)
     # Looked at again from where they were: everything if records are unaccounted for; a partition if some of its records are lost, or
@@ -70,8 +81,11 @@ def monitor_silver_events(spark: SparkSession, settings: Settings) -> MonitorLog
     verified_until = {**verified_before, **clear}
     lost_records = None if lost is None else sum(lost.values())
 
-    # After the queries and after Kafka was asked: the row tells of the tables as they were until now.
+    # After the queries and after Kafka was asked: the row tells of the tables as they were until now. Behind the last look also where
+    # the clock was set back since: the newest row is where the next look begins.
     run_time = datetime.now(UTC)
+    if last:
+        run_time = max(run_time, _utc(last["run_time"]) + timedelta(milliseconds=1))
     times = [_utc(value) for value in (seen.latest_event_time, last["latest_event_time"] if last else None) if value]
     latest = max(times) if times else None
     age = (run_time - latest).total_seconds() if latest else None
@@ -84,7 +98,7 @@ def monitor_silver_events(spark: SparkSession, settings: Settings) -> MonitorLog
         run_time=run_time,
         run_id=settings.run_id,
         table_name="silver_events",
-        records=seen.records,
+        records=totals["silver_events"] - before.get("silver_events", 0),
         late_events=seen.late_events,
         duplicate_events=totals["duplicate_events"] - before.get("duplicate_events", 0),
         quarantined_events=totals["quarantined_events"] - before.get("quarantined_events", 0),
@@ -95,6 +109,7 @@ def monitor_silver_events(spark: SparkSession, settings: Settings) -> MonitorLog
         lateness_p50_seconds=lateness[0],
         lateness_p95_seconds=lateness[1],
         lateness_p99_seconds=lateness[2],
+        unknown_fields=unknown,
         kafka_lag_records=lag,
         status=status,
         status_reason=reason,

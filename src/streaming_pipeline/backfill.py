@@ -1,0 +1,71 @@
+"""The topic read again from a time: `bronze_events` gets the records that it lacks, and none twice.
+
+For records that bronze has lost (`lost_records`, rows deleted by mistake) and Kafka still holds. What the stream has not come to yet
+is left to the stream.
+"""
+
+import json
+from collections.abc import Iterator
+from datetime import datetime
+from functools import reduce
+from operator import or_
+
+from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
+
+from streaming_pipeline import kafka, tables
+from streaming_pipeline.bronze import Ingested, bronze_checkpoint, held_until, to_bronze
+from streaming_pipeline.contract import load_contract
+from streaming_pipeline.coordinates import KEY
+from streaming_pipeline.errors import PipelineError
+from streaming_pipeline.settings import SERVICE_CREDENTIAL, Settings
+from streaming_pipeline.streams import read_until
+
+Ranges = dict[int, tuple[int, int]]
+"""Partition → first offset, and the one behind the last."""
+
+
+def portions(ranges: Ranges, records: int) -> Iterator[Ranges]:
+    """Cut ranges into portions of at most `records` offsets in all (at least one of a partition), each partition's in order."""
+    left = {partition: (first, end) for partition, (first, end) in ranges.items() if first < end}
+    while left:
+        share = max(1, records // len(left))
+        portion = {partition: (first, min(first + share, end)) for partition, (first, end) in left.items()}
+        yield portion
+        left = {partition: (portion[partition][1], end) for partition, (_, end) in left.items() if portion[partition][1] < end}
+
+
+def backfill_bronze(spark: SparkSession, settings: Settings, since: datetime) -> Ingested:
+    """Read the topic from the first record at or after `since` to where the stream will go on; append what bronze lacks.
+
+    In portions of `max_offsets_per_trigger`, each one commit. The next run of the main job takes the records on.
+    """
+    contract = load_contract(settings.contract_path)
+    connection = settings.kafka
+    topic = kafka.topic_offsets(connection, since=since)
+    if not topic.ends:
+        raise PipelineError(f"With {SERVICE_CREDENTIAL} Kafka cannot be asked for offsets: run the backfill with another way to log in.")
+    topic_id = topic.info.topic_id
+    tables.create_missing(spark, settings, [tables.bronze_events(contract)])
+    until = read_until(bronze_checkpoint(settings, topic.info)) or held_until(spark, settings, topic_id)
+    ranges = {partition: (first, min(until.get(partition, 0), topic.ends[partition])) for partition, first in topic.beginnings.items()}
+    added = 0
+    for portion in portions(ranges, settings.max_offsets_per_trigger):
+        # A batch read of Kafka wants a range for every partition; an empty one for those that are through.
+        places = {partition: portion.get(partition, (0, 0)) for partition in topic.ends}
+        starts, ends = ({str(partition): place[side] for partition, place in places.items()} for side in (0, 1))
+        records = (
+            spark.read.format("kafka")
+            .options(**kafka.spark_options(connection))
+            .option("startingOffsets", json.dumps({topic.info.topic: starts}))
+            .option("endingOffsets", json.dumps({topic.info.topic: ends}))
+            .load()
+        )
+        within = [  # literal bounds, by which Delta skips files
+            (F.col("partition") == partition) & F.col("offset").between(first, end - 1) for partition, (first, end) in portion.items()
+        ]
+        held = spark.table(settings.table("bronze_events")).where((F.col("topic_id") == topic_id) & reduce(or_, within))
+        lacking = records.join(held.select("partition", "offset"), on=KEY[1:], how="left_anti")
+        added += tables.append(settings, "bronze_events", to_bronze(lacking, contract, topic_id))
+    note = f"{added:,} records that bronze lacked; the next run of the main job takes them on" if added else "bronze lacks none"
+    return Ingested(added, note)

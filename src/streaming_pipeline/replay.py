@@ -1,0 +1,111 @@
+"""Rejected records through the rules again, after the contract was put right: events and re-deliveries leave quarantine.
+
+The quarantine's row stays, with its reasons, and says in `resolved_at` when it was resolved. A record is placed first and resolved
+after, so that a replay which ends between the two is finished by the next.
+"""
+
+import re
+from dataclasses import dataclass
+from datetime import datetime
+
+from pyspark.sql import Column, SparkSession
+
+from streaming_pipeline import silver, tables
+from streaming_pipeline.contract import check_patterns, load_contract
+from streaming_pipeline.coordinates import KEY, covering, leave_out, leave_out_any
+from streaming_pipeline.errors import UsageError
+from streaming_pipeline.settings import Settings, parse_time
+
+_REASON = re.compile(r"[a-z_0-9]+(:[A-Za-z][A-Za-z0-9_]*)?")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which open records of the quarantine: of a reason (`wrong_type:value`, or `wrong_type` for every field), rejected in a time."""
+
+    reason: str = ""
+    begin: datetime | None = None
+    end: datetime | None = None
+
+    @classmethod
+    def from_texts(cls, reason: str, from_time: str, until_time: str) -> "Choice":
+        """Parameters as texts, empty for any. Raises `UsageError` naming the one that cannot be used."""
+        reason = reason.strip()
+        if reason and not _REASON.fullmatch(reason):
+            raise UsageError(f"Parameter 'reason' is {reason!r}: give one as quarantined_events.reasons has it, such as wrong_type:value.")
+        begin, end = parse_time("from_time", from_time), parse_time("until_time", until_time)
+        if begin and end and begin >= end:
+            raise UsageError(f"Parameter 'until_time' is {until_time}: it must be later than from_time, {from_time}.")
+        return cls(reason, begin, end)
+
+    def sql(self) -> str:
+        """The rows of `quarantined_events`, as SQL writes a condition."""
+        chosen = ["resolved_at IS NULL"]
+        if self.reason:
+            chosen.append(f"exists(reasons, r -> r = '{self.reason}' OR startswith(r, '{self.reason}:'))")
+        if self.begin:
+            chosen.append(f"quarantined_at >= TIMESTAMP'{self.begin.isoformat()}'")
+        if self.end:
+            chosen.append(f"quarantined_at < TIMESTAMP'{self.end.isoformat()}'")
+        return " AND ".join(chosen)
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """What became of the chosen records, or would become of them in a dry run: events, re-deliveries, still rejected."""
+
+    records: int
+    duplicates: int
+    rejected: int
+    dry_run: bool
+
+    @property
+    def note(self) -> str:
+        """The same in a sentence."""
+        would = "would be " if self.dry_run else ""
+        return f"{would}events {self.records:,}, {would}duplicates {self.duplicates:,}, still rejected {self.rejected:,}"
+
+
+def replay_quarantine(spark: SparkSession, settings: Settings, choice: Choice, dry_run: bool = False) -> Replayed:
+    """Judge the chosen records by the contract as it is now; those that keep it become events of silver, or re-deliveries.
+
+    Must not run beside the main job. A dry run writes nothing.
+    """
+    contract = load_contract(settings.contract_path)
+    check_patterns(spark, contract, settings.contract_path)
+    tables.create_missing(spark, settings, tables.record_tables(contract))
+    table = lambda name: spark.table(settings.table(name))  # noqa: E731
+    chosen = table("quarantined_events").where(choice.sql())
+    within = covering(chosen)
+    if within is None:
+        return Replayed(0, 0, 0, dry_run)
+    placed = table("silver_events").where(within).select(*KEY).unionByName(table("duplicate_events").where(within).select(*KEY))
+    judged = silver.judged_again(leave_out_any(chosen, placed), contract)
+    batch = silver.extent(judged, contract)
+    events = duplicates = 0
+    if batch.valid:
+        window = settings.dedupe_window_days
+        valid = judged.where("reasons IS NULL")
+        repeated = silver.repetitions(valid, table("silver_events").where(batch.near_dates(window)), contract, window)
+        if dry_run:
+            duplicates = repeated.count()
+            events = batch.valid - duplicates
+        else:
+            duplicates = tables.append(settings, "duplicate_events", repeated)
+            fresh = silver.events(leave_out(valid, table("duplicate_events").where(within)), contract)
+            events = tables.append(settings, "silver_events", fresh)
+    if not dry_run:
+        _resolve(spark, settings, within)
+    return Replayed(events, duplicates, batch.rejected, dry_run)
+
+
+def _resolve(spark: SparkSession, settings: Settings, within: Column) -> None:
+    """Close the quarantine's open rows whose record is an event or a re-delivery by now."""
+    keys = [spark.table(settings.table(name)).where(within).select(*KEY) for name in ("silver_events", "duplicate_events")]
+    keys[0].unionByName(keys[1]).createOrReplaceTempView("placed_records")
+    same = " AND ".join(f"held.`{name}` = placed_records.`{name}`" for name in KEY)
+    spark.sql(
+        f"MERGE INTO {settings.table('quarantined_events')} AS held USING placed_records ON {same} AND held.resolved_at IS NULL "
+        "WHEN MATCHED THEN UPDATE SET resolved_at = current_timestamp()"
+    )
+    spark.catalog.dropTempView("placed_records")

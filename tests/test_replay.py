@@ -1,0 +1,175 @@
+"""Rejected records go through the rules again; records that bronze lacks are read again: each ends in one place, whatever is repeated."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from bronze_rows import append_to_bronze, event
+
+from streaming_pipeline import tables
+from streaming_pipeline.backfill import backfill_bronze, portions
+from streaming_pipeline.bronze import stream_kafka_to_bronze
+from streaming_pipeline.errors import UsageError
+from streaming_pipeline.kafka import topic_offsets
+from streaming_pipeline.monitoring.monitor import monitor_silver_events
+from streaming_pipeline.producer import produce
+from streaming_pipeline.replay import Choice, replay_quarantine
+from streaming_pipeline.silver import cleanse_bronze_to_silver
+from streaming_pipeline.synthetic import Record
+
+ALL = Choice()
+
+
+@pytest.fixture
+def allow_refunds(offline_settings, tmp_path):
+    """The settings after a fix of the contract: refunds are events too."""
+    text = Path(offline_settings.contract_path).read_text()
+    (tmp_path / "config").mkdir()
+    changed = replace(offline_settings, config_dir=str(tmp_path / "config"))
+    Path(changed.contract_path).write_text(text.replace("[click, purchase, view]", "[click, purchase, view, refund]"))
+    return changed
+
+
+def offsets(spark, settings, name, where="TRUE"):
+    return sorted(row["offset"] for row in spark.table(settings.table(name)).where(where).select("offset").collect())
+
+
+def everything(spark, settings):
+    """All rows of the three tables."""
+    return {name: sorted(map(str, spark.table(settings.table(name)).collect())) for name in tables.PLACES}
+
+
+def test_records_rejected_by_a_contract_since_put_right_become_events_and_keep_their_history(spark, offline_settings, allow_refunds):
+    refund = {"event_type": "refund"}
+    payloads = [
+        event("a"),
+        event("b", **refund),
+        event("b", **refund),  # the same refund again
+        event("a", **refund),  # repeats an event that silver has
+        event("c", value="abc", **refund),  # has another fault too
+        b"{",
+    ]
+    append_to_bronze(spark, offline_settings, payloads)
+    cleanse_bronze_to_silver(spark, offline_settings)
+    first = monitor_silver_events(spark, offline_settings)
+    before = everything(spark, offline_settings)
+
+    assert replay_quarantine(spark, offline_settings, ALL).note == "events 0, duplicates 0, still rejected 5"
+    assert everything(spark, offline_settings) == before
+    dry = replay_quarantine(spark, allow_refunds, ALL, dry_run=True)
+    assert (dry.records, dry.duplicates, dry.rejected) == (1, 2, 2)
+    assert everything(spark, offline_settings) == before
+
+    done = replay_quarantine(spark, allow_refunds, ALL)
+    assert (done.records, done.duplicates, done.rejected) == (1, 2, 2)
+    assert offsets(spark, allow_refunds, "silver_events") == [0, 1]
+    assert offsets(spark, allow_refunds, "duplicate_events") == [2, 3]
+    assert offsets(spark, allow_refunds, "quarantined_events", "resolved_at IS NULL") == [4, 5]
+    history = spark.table(allow_refunds.table("quarantined_events")).where("resolved_at IS NOT NULL").collect()
+    assert {row["offset"]: row["reasons"] for row in history} == {offset: ["not_allowed:event_type"] for offset in (1, 2, 3)}
+    assert all(row["resolved_at"] >= row["quarantined_at"] for row in history)
+
+    after = everything(spark, allow_refunds)
+    assert replay_quarantine(spark, allow_refunds, ALL).note == "events 0, duplicates 0, still rejected 2"
+    assert everything(spark, allow_refunds) == after
+    look = monitor_silver_events(spark, allow_refunds)
+    assert (look.unaccounted_records, first.records, look.records) == (0, 1, 1)
+    # The main job leaves it all as it is.
+    cleanse_bronze_to_silver(spark, allow_refunds)
+    assert everything(spark, allow_refunds) == after
+
+
+@pytest.mark.parametrize("stopped_before", ["silver_events", "MERGE"])
+def test_a_replay_that_stopped_between_two_writes_is_finished_by_the_next(
+    spark, offline_settings, allow_refunds, monkeypatch, stopped_before
+):
+    append_to_bronze(spark, offline_settings, [event(name, event_type="refund") for name in "aabbc"])
+    cleanse_bronze_to_silver(spark, offline_settings)
+    append = tables.append
+
+    def crash(*arguments):
+        if stopped_before in ("MERGE", arguments[1]):
+            raise KeyboardInterrupt
+        return append(*arguments)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        if stopped_before == "MERGE":
+            patched.setattr("streaming_pipeline.replay._resolve", crash)
+        else:
+            patched.setattr(tables, "append", crash)
+        replay_quarantine(spark, allow_refunds, ALL)
+    replay_quarantine(spark, allow_refunds, ALL)
+    assert offsets(spark, allow_refunds, "silver_events") == [0, 2, 4]
+    assert offsets(spark, allow_refunds, "duplicate_events") == [1, 3]
+    assert offsets(spark, allow_refunds, "quarantined_events", "resolved_at IS NULL") == []
+    assert monitor_silver_events(spark, allow_refunds).unaccounted_records == 0
+
+
+def test_a_choice_is_by_reason_and_by_time(spark, offline_settings, allow_refunds):
+    append_to_bronze(spark, offline_settings, [event("a", event_type="refund"), event("b", event_type="refund", value="x"), b"{"])
+    cleanse_bronze_to_silver(spark, offline_settings)
+    quarantine = spark.table(offline_settings.table("quarantined_events"))
+    at = quarantine.first()["quarantined_at"].replace(tzinfo=UTC)
+
+    def chosen(reason="", begin="", end=""):
+        return sorted(row["offset"] for row in quarantine.where(Choice.from_texts(reason, begin, end).sql()).collect())
+
+    later = (at + timedelta(seconds=1)).isoformat()
+    assert chosen() == chosen(begin=at.isoformat()) == chosen(end=later) == [0, 1, 2]
+    assert chosen(begin=later) == chosen(end=at.isoformat()) == chosen("wrong_typ") == []
+    assert chosen("wrong_type") == chosen("wrong_type:value") == [1]
+    assert chosen("not_allowed", begin=at.replace(tzinfo=None).isoformat()) == [0, 1]
+    assert replay_quarantine(spark, allow_refunds, Choice("malformed_json")).rejected == 1
+    assert replay_quarantine(spark, allow_refunds, Choice("wrong_length")).note == "events 0, duplicates 0, still rejected 0"
+    for texts, named in (
+        (("x' OR 'a' = 'a", "", ""), "'reason'"),
+        (("", "yesterday", ""), "'from_time' is 'yesterday'"),
+        (("", later, at.isoformat()), "'until_time'"),
+    ):
+        with pytest.raises(UsageError, match=named):
+            Choice.from_texts(*texts)
+
+
+def test_a_backfill_adds_what_bronze_lacks_from_a_time_on_and_nothing_else(spark, settings):
+    begin = datetime.now(UTC) - timedelta(hours=1)
+    records = [
+        Record(None, event(str(n), at=begin + timedelta(seconds=n)), int((begin + timedelta(seconds=n)).timestamp() * 1000))
+        for n in range(300)
+    ]
+    produce(settings.kafka, records[:200])
+    stream_kafka_to_bronze(spark, settings)
+    cleanse_bronze_to_silver(spark, settings)
+    bronze = settings.table("bronze_events")
+    whole = {tuple(row) for row in spark.table(bronze).select("partition", "offset", "raw_payload").collect()}
+    since = begin + timedelta(seconds=100)
+    gone = "pmod(CAST(event_id AS INT), 3) = 0"
+    lost = spark.table(bronze).where(gone).count()
+    old = spark.table(bronze).where(f"{gone} AND kafka_timestamp < TIMESTAMP'{since.isoformat()}'").count()
+    assert lost > old > 0
+    spark.sql(f"DELETE FROM {bronze} WHERE {gone}")
+    assert monitor_silver_events(spark, settings).unaccounted_records > 0  # silver has what bronze has not
+    produce(settings.kafka, records[200:])
+
+    small = replace(settings, max_offsets_per_trigger=50)
+    assert backfill_bronze(spark, small, since).records == lost - old
+    assert backfill_bronze(spark, small, since).records == 0
+    assert backfill_bronze(spark, settings, begin).records == old
+    assert {tuple(row) for row in spark.table(bronze).select("partition", "offset", "raw_payload").collect()} == whole
+    # What the stream has not read yet is the stream's.
+    assert stream_kafka_to_bronze(spark, settings).records == 100
+    assert cleanse_bronze_to_silver(spark, settings).records == 100
+    look = monitor_silver_events(spark, settings)
+    assert (look.unaccounted_records, look.lost_records, look.kafka_lag_records) == (0, 0, 0)
+    assert backfill_bronze(spark, settings, datetime.now(UTC) + timedelta(days=1)).records == 0
+    assert sum(topic_offsets(settings.kafka).ends.values()) == spark.table(bronze).count() == 300
+
+
+def test_portions_cover_each_range_once_in_order():
+    ranges = {0: (5, 12), 1: (0, 100), 2: (7, 7), 3: (9, 4)}
+    cut = list(portions(ranges, 10))
+    assert all(sum(end - first for first, end in portion.values()) <= 10 for portion in cut)
+    for partition, (first, end) in ranges.items():
+        covered = [offset for portion in cut if partition in portion for offset in range(*portion[partition])]
+        assert covered == list(range(first, end))
+    assert list(portions({0: (0, 2), 1: (0, 1)}, 1)) == [{0: (0, 1), 1: (0, 1)}, {0: (1, 2)}]
