@@ -10,6 +10,8 @@ from streaming_pipeline.cli import main
     [
         (["run", "no_such_job"], "no_such_job"),
         (["run", "--param", "colour=blue"], "colour"),
+        (["run", "--param", "catalog=nope"], "'catalog' is 'nope': a laptop has spark_catalog"),
+        (["run", "--var", "catalog=nope"], "'catalog' is 'nope': a laptop has spark_catalog"),
         (["run", "--param", "colour"], "--param colour"),
         (["run", "--target", "nowhere"], "nowhere"),
         (["run", "--var", "no_such_variable=1"], "no_such_variable"),
@@ -29,6 +31,14 @@ def test_a_folder_that_is_no_demo_is_not_emptied(tmp_path, capsys):
     assert main(["demo", "--home", str(tmp_path)]) == 2
     assert (tmp_path / "precious.txt").read_text() == "mine"
     assert str(tmp_path) in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["run", "produce", "consume"])
+def test_a_topic_that_cannot_be_is_named_before_the_broker_is_asked(tmp_path, capsys, monkeypatch, command):
+    monkeypatch.setenv("KAFKA_TOPIC", "a b")
+    assert main([command, "--home", str(tmp_path / "home")]) == 2
+    assert "KAFKA_TOPIC 'a b'" in capsys.readouterr().err
+    assert not (tmp_path / "home" / "broker").exists()
 
 
 def test_outside_of_a_bundle_it_says_so(tmp_path, capsys, monkeypatch):
