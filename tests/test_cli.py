@@ -26,6 +26,26 @@ def test_wrong_use_is_one_sentence_and_exit_code_2(tmp_path, capsys, arguments, 
     assert named in said and "Traceback" not in said and said.count("\n") <= 2
 
 
+@pytest.mark.parametrize(
+    ("command", "option", "values"),
+    [
+        ("produce", "--duration", ("nan", "inf", "1e300", "-5")),
+        ("produce", "--rate", ("nan", "inf", "0", "-1")),
+        ("produce", "--count", ("-3", "0", str(10**30))),
+        ("produce", "--seed", ("-1",)),
+        ("consume", "--limit", ("-1", str(10**30))),
+        ("demo", "--count", ("-3",)),
+        ("demo", "--home", ("", " ", "x" * 300, __file__, f"{__file__}/x")),
+    ],
+)
+def test_an_option_that_cannot_be_is_named_before_anything_is_made(tmp_path, capsys, command, option, values):
+    for value in values:
+        assert main([command, "--home", str(tmp_path / "home"), option, value]) == 2
+        said = capsys.readouterr().err
+        assert said.startswith(option) and said.count("\n") == 1
+        assert list(tmp_path.iterdir()) == []
+
+
 def test_a_folder_that_is_no_demo_is_not_emptied(tmp_path, capsys):
     (tmp_path / "precious.txt").write_text("mine")
     assert main(["demo", "--home", str(tmp_path)]) == 2
