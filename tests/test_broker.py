@@ -149,6 +149,42 @@ def test_another_process_with_the_pid_of_a_dead_broker_is_not_taken_for_it(tmp_p
     assert broker.status().state == "stopped"
 
 
+GOOD_STATE = {"pid": 1, "ports": {"SSL": 1, "SASL_SSL": 2, "CONTROLLER": 3}, "since": "2025-04-01T00:00:00+00:00"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        "null",
+        "\xff",
+        '{"pid": 1}',
+        *(json.dumps(GOOD_STATE | change) for change in ({"pid": "x"}, {"ports": 5}, {"since": 1})),
+    ],
+)
+def test_a_broken_state_is_named_since_a_broker_may_run(tmp_path, text):
+    broker = Broker(tmp_path)
+    broker.folder.mkdir()
+    (broker.folder / "state.json").write_bytes(text.encode("latin-1"))
+    for use in (broker.status, broker.stop, broker.start, broker.secrets):
+        with pytest.raises(PipelineError, match=r"state\.json is broken.*pgrep -f \S+.*delete the file"):
+            use()
+    (broker.folder / "state.json").unlink()
+    assert broker.status().state == "stopped"
+
+
+@pytest.mark.parametrize("text", ["", "[]", "\xff", '{"username": "local"}', '{"username": "local", "password": 1}'])
+def test_broken_credentials_are_named(tmp_path, text):
+    broker = Broker(tmp_path)
+    broker.folder.mkdir()
+    (broker.folder / "credentials.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(PipelineError, match=r"credentials\.json is broken.*broker stop.*delete the file"):
+        broker.start()
+    assert broker.status().state == "stopped"
+
+
 def test_it_listens_on_this_machine_only(broker):
     pid = broker.status().pid
     own = {os.readlink(link) for link in Path(f"/proc/{pid}/fd").iterdir() if link.is_symlink()}

@@ -249,6 +249,18 @@ BROKEN = {
         ["databricks.yml:", "'first_on_demnd'", "azure_attributes"],
     ),
     "key given twice": (JOB, "      queue:", "      timeout_seconds: 1\n      queue:", [f"{JOB}:", "'timeout_seconds' is given twice"]),
+    "retries in words": (JOB, "max_retries: 2", "max_retries: two", [f"{JOB}:14", "'max_retries'", "'01_stream", "'two'", "from -1"]),
+    "retries below -1": (JOB, "max_retries: 2", "max_retries: -2", [f"{JOB}:14", "'max_retries'", "'01_stream_kafka_to_bronze'", "-2"]),
+    "half a pause": (JOB, "interval_millis: 30000", "interval_millis: 0.5", [f"{JOB}:15", "'min_retry_interval_millis'", "0.5"]),
+    "a task's time in words": (
+        JOB,
+        "timeout_seconds: 7200",
+        "timeout_seconds: soon",
+        [f"{JOB}:", "'timeout_seconds'", "'01_stream", "'soon'"],
+    ),
+    "a job's negative time": (JOB, "timeout_seconds: 14400", "timeout_seconds: -1", [f"{JOB}:38", "jobs.full_streaming_pipeline is -1"]),
+    "a job's time without end": (JOB, "timeout_seconds: 14400", f"timeout_seconds: {10**12}", [f"{JOB}:38", "2147483647"]),
+    "runs at a time": (JOB, "max_concurrent_runs: 1", "max_concurrent_runs: true", [f"{JOB}:", "'max_concurrent_runs'", "True"]),
     "task given twice": (
         JOB,
         "task_key: check_champion\n          depends",

@@ -84,6 +84,23 @@ FIELDS = (*EVENT, "properties")
         ((*EVENT, "customProperties", 2, "property"), ["x"], "unknown property"),
         ((*FIELDS, 3, "logicalType"), ["number"], "value.*logicalType"),
         (("schema",), [], "schema"),
+        ((*FIELDS, 0, "logicalTypeOptions"), {"minLength": -5}, "event_id.logicalTypeOptions.minLength.*-5.*from 0"),
+        ((*FIELDS, 0, "logicalTypeOptions"), {"maxLength": -1}, "event_id.logicalTypeOptions.maxLength"),
+        ((*FIELDS, 0, "logicalTypeOptions"), {"maxLength": 2**31}, "event_id.logicalTypeOptions.maxLength"),
+        ((*FIELDS, 0, "logicalTypeOptions"), {"minLength": 3, "maxLength": 2}, "event_id.*minLength: 3 is above maxLength, 2"),
+        ((*FIELDS, 3, "logicalTypeOptions"), {"minimum": 1, "maximum": 0.5}, "value.logicalTypeOptions.minimum: 1 is above maximum, 0.5"),
+        ((*FIELDS, 3, "logicalTypeOptions"), {"exclusiveMinimum": 1, "maximum": 0}, "value.logicalTypeOptions.exclusiveMinimum"),
+        ((*FIELDS, 3, "logicalTypeOptions"), {"minimum": float("nan")}, "value.logicalTypeOptions.minimum: nan"),
+        ((*FIELDS, 3, "logicalTypeOptions"), {"maximum": float("-inf")}, "value.logicalTypeOptions.maximum: -inf"),
+        ((*FIELDS, 3, "logicalTypeOptions"), {"maximum": 10**400}, "value.logicalTypeOptions.maximum"),
+        ((*FIELDS, 3, "quality"), [allowed([float("nan")])], "value.quality.*nan"),
+        ((*FIELDS, 3, "quality"), 5, "value.quality.*list"),
+        ((*FIELDS, 2, "logicalTypeOptions"), {"minimum": "2026-02-28T25:00:00Z"}, "timestamp.logicalTypeOptions.minimum"),
+        (
+            (*FIELDS, 2, "logicalTypeOptions"),
+            {"minimum": "2026-01-01T00:00:00.5Z", "maximum": "2026-01-01T00:00:00Z"},
+            "timestamp.logicalTypeOptions.minimum.*above maximum",
+        ),
     ],
 )
 def test_an_error_in_the_contract_is_refused_with_file_and_key(tmp_path, path, value, named):
@@ -91,6 +108,37 @@ def test_an_error_in_the_contract_is_refused_with_file_and_key(tmp_path, path, v
     file.write_text(changed(*path, value=value))
     with pytest.raises(UsageError, match=rf"event_contract\.yml.*{named}"):
         load_contract(file)
+
+
+@pytest.mark.parametrize("limit", [2**63, -(2**63) - 1, 1.5, float("inf")])
+def test_a_limit_of_a_whole_number_is_one_of_64_bits(limit):
+    document = yaml.safe_load(SHIPPED.read_text())
+    document["schema"][0]["properties"][3] |= {"logicalType": "integer", "logicalTypeOptions": {"minimum": limit}}
+    with pytest.raises(UsageError, match=r"value\.logicalTypeOptions\.minimum: .*64 bits"):
+        parse_contract(yaml.safe_dump(document))
+
+
+def test_limits_that_some_event_keeps_are_taken():
+    text = changed(*FIELDS, 2, "logicalTypeOptions", value={"minimum": "2026-01-01T00:00:00Z", "maximum": "2026-01-01T00:00:00.5Z"})
+    assert parse_contract(text).fields[2].maximum == "2026-01-01T00:00:00.5Z"
+    assert parse_contract(changed(*FIELDS, 3, "logicalTypeOptions", value={"minimum": -1.0e300, "maximum": 2**63 - 1}))
+
+
+@pytest.mark.parametrize(
+    ("added", "named"),
+    [
+        ("kind: Other", r"line \d+: .*'kind' is given twice"),
+        ("tags: &all [a]\nroles: *all", r"line \d+: .*\*all"),
+        ("tags: &all [*all]", r"line \d+: .*\*all"),
+        (f"tags: {'[' * 3000}{']' * 3000}", "nested too deep"),
+        ("contractCreatedTs: 2026-02-30", r"line \d+: .*2026-02-30"),
+        ("contractCreatedTs: !!bool perhaps", r"line \d+: .*perhaps"),
+        (f"price: 0x{'f' * 5000}", r"line \d+: .*0xfff"),
+    ],
+)
+def test_yaml_that_hides_a_mistake_or_grows_without_end_is_refused(added, named):
+    with pytest.raises(UsageError, match=named):
+        parse_contract(f"{SHIPPED.read_text()}\n{added}\n")
 
 
 def test_a_contract_that_is_no_yaml_is_refused_with_its_line(tmp_path):

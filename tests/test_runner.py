@@ -292,6 +292,35 @@ def test_a_task_is_tried_again_as_often_as_the_job_says(bench):
     assert (run.state, run.tasks[0].attempts) == ("FAILED", 2)
 
 
+STREAM = """
+import os
+frame = spark.readStream.format("rate").load().selectExpr("raise_error('the disk is full') AS x")
+frame.writeStream.format("noop").option("checkpointLocation", os.path.abspath("checkpoint")).start().awaitTermination()
+"""
+
+
+@pytest.mark.parametrize(
+    ("code", "cause"),
+    [
+        ("spark.table('nowhere').select('a').collect()", "AnalysisException: [TABLE_OR_VIEW_NOT_FOUND] The table or view `nowhere` cannot"),
+        ("spark.range(2).selectExpr('1 / (id - id)').collect()", "ArithmeticException: [DIVIDE_BY_ZERO] Division by zero."),
+        ("spark._jvm.java.util.ArrayList().get(0)", "IndexOutOfBoundsException: Index 0 out of bounds for length 0"),
+        (
+            "from pyspark.sql.functions import udf\nspark.range(1).select(udf(lambda x: 1 / 0)('id')).collect()",
+            "ZeroDivisionError: division",
+        ),
+        (STREAM, "[USER_RAISED_EXCEPTION] the disk is full"),
+        ("raise ValueError('x' * 1000)", f"ValueError: {'x' * 187}…"),
+        ("raise ValueError", "ValueError"),
+    ],
+)
+def test_an_attempt_that_failed_is_told_with_its_cause_in_a_short_line(bench, spark, code, cause):
+    bench.job({**bench.notebook("a", code), "max_retries": 1, "min_retry_interval_millis": 1})
+    bench.run(spark_for_task=spark.newSession)
+    said = bench.printed.getvalue().replace("\n", " ").partition("trying again: ")[2]
+    assert said.startswith(cause)
+
+
 def test_a_users_mistake_is_not_tried_again(bench):
     bench.job({**bench.notebook("a", "dbutils.widgets.get('missing')"), "max_retries": 5})
     run = bench.run()

@@ -37,6 +37,7 @@ def test_the_topic_of_the_parameter_wins():
         ({**MTLS, "KAFKA_SSL_KEY_LOCATION": ""}, "KAFKA_SSL_KEY_LOCATION"),
         ({**CONFLUENT, "KAFKA_API_SECRET": ""}, "KAFKA_API_SECRET"),
         ({**MTLS, "KAFKA_TOPIC": "no spaces"}, "KAFKA_TOPIC"),
+        ({**MTLS, "KAFKA_TOPIC": ".."}, "KAFKA_TOPIC"),
     ],
 )
 def test_a_connection_that_cannot_work_is_refused_by_name(secrets, named):
@@ -53,8 +54,20 @@ def test_a_connection_that_cannot_work_is_refused_by_name(secrets, named):
         ("model_name", "with space"),
         ("max_offsets_per_trigger", "many"),
         ("max_offsets_per_trigger", "0"),
+        ("max_offsets_per_trigger", str(2**63)),
+        ("late_after_seconds", str(2**63)),
         ("dedupe_window_days", "-1"),
         ("contamination", "0.9"),
+        ("contamination", "nan"),
+        ("features", "value,value"),
+        ("kafka_topic", "a b"),
+        ("run_id", "../.."),
+        ("run_id", "a/b"),
+        ("run_id", "."),
+        ("run_id", "a..b"),
+        ("run_id", "x" * 300),
+        ("kafka_options", f'{{"a": {"[" * 100_000}{"]" * 100_000}}}'),
+        ("kafka_options", f'{{"a": {"1" * 5000}}}'),
         ("kafka_options", "{'a': 1}"),
         ("kafka_options", "[1]"),
         ("colour", "blue"),
@@ -63,6 +76,17 @@ def test_a_connection_that_cannot_work_is_refused_by_name(secrets, named):
 def test_a_parameter_that_cannot_be_used_is_refused_by_name(parameter, text):
     with pytest.raises(UsageError, match=parameter):
         Settings.from_parameters({"catalog": "main", parameter: text})
+
+
+def test_a_limit_is_named_with_its_range():
+    with pytest.raises(UsageError, match=r"'max_offsets_per_trigger' is 10{30}: it must be 1 to 9223372036854775807"):
+        Settings.from_parameters({"catalog": "main", "max_offsets_per_trigger": str(10**30)})
+    assert Settings.from_parameters({"catalog": "main", "max_offsets_per_trigger": str(2**63 - 1)})
+
+
+@pytest.mark.parametrize("run_id", ["by-hand", "759600058421372", "20261124T105309Z-3af9", "v1.2_a"])
+def test_a_run_is_named_as_a_workspace_a_laptop_or_a_person_does_it(run_id):
+    assert Settings(catalog="main", run_id=run_id).run_dir == f"/Volumes/main/streaming/runs/{run_id}"
 
 
 def test_an_empty_parameter_means_its_default():

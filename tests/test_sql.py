@@ -7,7 +7,8 @@ from datetime import date, datetime
 import pytest
 from rich.console import Console
 
-from streaming_pipeline.local.sql import _is_query, render
+from streaming_pipeline.errors import UsageError
+from streaming_pipeline.local.sql import _is_query, render, run_query
 
 COLUMNS = ["id", "score", "at", "payload", "reasons", "text"]
 ROWS = [
@@ -63,10 +64,82 @@ def test_what_is_too_wide_for_a_terminal_is_shown_record_by_record():
         ("OPTIMIZE t", False),
         ("VACUUM t", False),
         ("SET spark.sql.ansi.enabled = false", False),
+        ("SELECT TRANSFORM(1) USING 'cat /etc/passwd' AS (x)", False),
+        ("WITH a AS (SELECT TRANSFORM(1) USING 'cat' AS (x)) SELECT * FROM a", False),
+        ("SELECT (SELECT max(x) FROM (SELECT TRANSFORM(1) USING 'cat' AS (x)))", False),
+        ("DESCRIBE DETAIL '/etc'", False),
+        ("DESCRIBE HISTORY '/etc'", False),
     ],
 )
 def test_only_what_reads_is_a_query(spark, text, reads):
     assert _is_query(spark, text) == reads
+
+
+@pytest.fixture
+def ask(spark, home):
+    """A home with one table, and what a query there is answered with."""
+    spark.sql("CREATE SCHEMA IF NOT EXISTS asked")
+    spark.sql("CREATE TABLE IF NOT EXISTS asked.t (a INT) USING DELTA TBLPROPERTIES (delta.enableChangeDataFeed = true)")
+    return lambda text: run_query(home, text, "asked")
+
+
+def test_tables_are_asked_by_bare_and_by_full_name(ask):
+    assert ask("SELECT count(*) AS n FROM t") == (["n"], [(0,)])
+    assert ask("SELECT a FROM spark_catalog.asked.t VERSION AS OF 0") == (["a"], [])
+    assert ask("SELECT * FROM table_changes('t', 0)")[1] == []
+    assert ask("SELECT id + 1 AS n FROM range(2) ORDER BY n") == (["n"], [(1,), (2,)])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "SELECT * FROM text.`{file}`",
+        "SELECT (SELECT max(value) FROM text.`{file}`)",
+        "SELECT * FROM IDENTIFIER('text.`{file}`')",
+        "SELECT * FROM binaryFile.`{file}`",
+        "SELECT * FROM delta.`{table}`",
+        "SELECT * FROM table_changes_by_path('{table}', 0)",
+        "SELECT * FROM table_changes('delta.`{table}`', 0)",
+        "DESCRIBE DETAIL '{table}'",
+        "DESCRIBE HISTORY delta.`{table}`",
+        "SELECT java_method('java.lang.System', 'getenv', 'HOME')",
+        "SELECT reflect('java.lang.System', 'getenv', 'HOME')",
+        "SELECT try_reflect('java.lang.System', 'getenv', 'HOME')",
+        "SELECT IDENTIFIER('reflect')('java.lang.System', 'getenv', 'HOME')",
+        "SELECT TRANSFORM(1) USING 'cat {file}' AS (x)",
+    ],
+)
+def test_files_programs_and_java_are_not_reached(ask, home, tmp_path, text):
+    (tmp_path / "file").write_text("secret\n")
+    table = home / "warehouse" / "asked.db" / "t"
+    with pytest.raises(UsageError) as refused:
+        ask(text.format(file=tmp_path / "file", table=table))
+    assert str(refused.value).count("\n") == 0 and "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("timestamp'9999-12-31' + interval 10 years", "+10009-12-31 00:00:00"),
+        ("date'0001-01-01' - 1", "0000-12-31"),
+        ("array(timestamp'9999-12-31' + interval 10 years)", "[+10009-12-31 00:00:00]"),
+        ("interval 3 years", "INTERVAL '3' YEAR"),
+    ],
+)
+def test_a_value_that_python_lacks_is_shown_as_text(ask, value, text):
+    assert ask(f"SELECT {value} AS x, 1 AS x, timestamp'2026-03-01' AS y") == (["x", "x", "y"], [(text, 1, "2026-03-01 00:00:00")])
+
+
+@pytest.mark.parametrize(("text", "schema"), [("SELECT * FROM nowhere", "asked"), ("SELECT", "asked"), ("SELECT 1", "a`b")])
+def test_what_spark_refuses_is_told_in_one_line(ask, home, text, schema):
+    with pytest.raises(UsageError, match=r"Spark refuses the query: .+") as refused:
+        run_query(home, text, schema)
+    assert str(refused.value).count("\n") == 0
+
+
+def test_json_with_two_columns_of_one_name_is_refused():
+    with pytest.raises(UsageError, match="Two columns are named 'a'"):
+        render(["a", "b", "a"], [(1, 2, 3)], "json", Console(file=io.StringIO()))
 
 
 def test_nested_values_are_json_in_csv():

@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 the work failed, 2 wrong use. A user's mistake is one sent
 
 import argparse
 import os
+import stat
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,15 +22,14 @@ if TYPE_CHECKING:
     from streaming_pipeline.settings import KafkaSettings
 
 DEFAULT_HOME = Path(".local")
+_MOST = 1_000_000_000
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
-    options = _parser().parse_args(arguments)
     console = Console(soft_wrap=False)
     try:
-        if options.home.exists() and not options.home.is_dir():
-            raise UsageError(f"--home {options.home} is a file: name a folder.")
+        options = _parser().parse_args(arguments)
         return options.call(options, console)
     except KeyboardInterrupt:
         _say("Stopped.")
@@ -47,9 +47,18 @@ def _say(text: str) -> None:
     print(text, file=sys.stderr)
 
 
+def _check_numbers(options: argparse.Namespace, **lowest: float) -> None:
+    """Refuse an option below the number that is named for it, beyond what Python's times and sequences hold, or NaN."""
+    for name, least in lowest.items():
+        given = getattr(options, name)
+        if given is not None and not least <= given <= _MOST:
+            raise UsageError(f"--{name} {given} cannot be: it must be from {least} to {_MOST}.")
+
+
 def _demo(options: argparse.Namespace, console: Console) -> int:
     from streaming_pipeline.local.demo import run_demo
 
+    _check_numbers(options, count=1, seed=0)
     home = options.home if options.home != DEFAULT_HOME else DEFAULT_HOME / "demo"
     return 0 if run_demo(home, count=options.count, seed=options.seed, console=console) else 1
 
@@ -129,6 +138,7 @@ def _produce(options: argparse.Namespace, console: Console) -> int:
     from streaming_pipeline.local.demo import GROUND_TRUTH, produce_with_progress
     from streaming_pipeline.producer import LineRecords, produce
 
+    _check_numbers(options, count=1, seed=0, rate=0.001, duration=0)
     live = options.rate is not None
     for option, given, fits in (
         ("--rate", options.rate, True),
@@ -166,6 +176,7 @@ def _produce(options: argparse.Namespace, console: Console) -> int:
 def _consume(options: argparse.Namespace, console: Console) -> int:
     from streaming_pipeline.consumer import consume
 
+    _check_numbers(options, limit=0)
     with _topic(options) as kafka:
         count = 0
         for record in consume(kafka, limit=options.limit or None, from_beginning=not options.newest, follow=options.follow):
@@ -218,7 +229,9 @@ def _parser() -> argparse.ArgumentParser:
     def command(name: str, call: Callable, text: str) -> argparse.ArgumentParser:
         added = commands.add_parser(name, help=text, description=text)
         added.set_defaults(call=call)
-        added.add_argument("--home", type=Path, default=DEFAULT_HOME, help="folder of tables, broker, models and runs (default: .local)")
+        added.add_argument(
+            "--home", type=_home, default=str(DEFAULT_HOME), help="folder of tables, broker, models and runs (default: .local)"
+        )
         return added
 
     demo = command(
@@ -274,6 +287,21 @@ def _parser() -> argparse.ArgumentParser:
     sql.add_argument("--format", choices=("table", "csv", "json"), default="table")
     sql.add_argument("--schema", default="streaming", help="where bare table names are looked up (default: streaming)")
     return parser
+
+
+def _home(text: str) -> Path:
+    """The folder that `--home` names; there may be none yet."""
+    if not text.strip():  # as a path it would be this folder
+        raise UsageError("--home is empty: name a folder.")
+    home = Path(text)
+    try:
+        if not stat.S_ISDIR(home.stat().st_mode):
+            raise UsageError(f"--home {home} is a file: name a folder.")
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise UsageError(f"--home {home} cannot be used ({error.strerror}): name another folder.") from None
+    return home
 
 
 def _time(text: str) -> datetime:

@@ -21,8 +21,9 @@ reason, as `code:field` (or a code alone where the payload as a whole is at faul
 import hashlib
 import re
 from dataclasses import dataclass
-from datetime import date
+from datetime import datetime
 from functools import reduce
+from math import inf
 from operator import or_
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,8 @@ _OPTIONS = {
     "date": {"minimum", "maximum"},
     "boolean": set(),
 }
+_LOWEST = ("minimum", "exclusiveMinimum")
+_HIGHEST = ("maximum", "exclusiveMaximum")
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 # Columns that the tables add themselves; a field of the same name would hide one.
 RESERVED = {
@@ -234,11 +237,14 @@ def load_contract(path: str | Path) -> Contract:
 def parse_contract(text: str, source: str = "event contract") -> Contract:
     """The contract that `text` (YAML) holds; raises `UsageError` naming `source` and the key at fault."""
     try:
-        document = yaml.safe_load(text)
+        document = yaml.load(text, _Loader)
+        canonical = yaml.safe_dump(document, sort_keys=True)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" line {mark.line + 1}" if mark else ""
         raise UsageError(f"{source}{where}: not valid YAML ({getattr(error, 'problem', None) or 'unreadable'}).") from None
+    except RecursionError:
+        raise UsageError(f"{source}: lists and mappings are nested too deep for a contract.") from None
     check = _Checker(source)
     top = check.mapping(document, "the file", {"apiVersion", "kind", "id", "version", "status", "schema"}, _TOP_KEYS)
     if not str(top["apiVersion"]).startswith("v3."):
@@ -272,7 +278,6 @@ def parse_contract(text: str, source: str = "event contract") -> Contract:
     future = custom.get("maxFutureSeconds", 86400)
     if not isinstance(future, int) or isinstance(future, bool) or not 0 <= future <= 10 * 366 * 86400:
         check.fail("schema[0].customProperties.maxFutureSeconds", f"{future!r} is not a whole number of seconds, ten years at most")
-    canonical = yaml.safe_dump(document, sort_keys=True)
     return Contract(
         fields=fields,
         id_field=keys[0],
@@ -298,6 +303,35 @@ _FIELD_KEYS = {
     *("unique", "primaryKey", "primaryKeyPosition", "quality", "tags", "classification", "examples", "criticalDataElement"),
     *("authoritativeDefinitions", "customProperties"),
 }
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML without what hides a mistake or grows without end: a key given twice, of which the last would win, and aliases."""
+
+    def compose_node(self, parent: Any, index: Any) -> yaml.Node:
+        event = self.peek_event()
+        if isinstance(event, yaml.AliasEvent):
+            raise yaml.MarkedYAMLError(problem=f"write *{event.anchor} out, aliases are not supported", problem_mark=event.start_mark)
+        return super().compose_node(parent, index)
+
+    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        seen = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.MarkedYAMLError(problem=f"key {key.value!r} is given twice", problem_mark=key.start_mark)
+            if isinstance(key, yaml.ScalarNode):
+                seen.add(key.value)
+        return node
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            value = super().construct_object(node, deep)
+            if isinstance(value, int):
+                str(value)  # Python refuses thousands of digits, which no message could show then
+            return value
+        except (ValueError, LookupError, AttributeError):  # what Python says of 2026-02-30 or `!!bool perhaps`
+            raise yaml.MarkedYAMLError(problem=f"{str(node.value)[:40]!r} is no such value", problem_mark=node.start_mark) from None
 
 
 class _Checker:
@@ -351,10 +385,14 @@ def _field(check: _Checker, item: Any, key: str) -> Field:
     options = check.mapping(item.get("logicalTypeOptions") or {}, f"{key}.logicalTypeOptions", set(), _OPTIONS[logical_type])
     for option, value in options.items():
         _check_option(check, f"{key}.logicalTypeOptions.{option}", logical_type, option, value)
+    for low, high in (("minLength", "maxLength"), *((low, high) for low in _LOWEST for high in _HIGHEST)):
+        if low in options and high in options and _order(options[low]) > _order(options[high]):
+            check.fail(f"{key}.logicalTypeOptions.{low}", f"{options[low]!r} is above {high}, {options[high]!r}: no event could be valid")
     valid_values: tuple[Any, ...] = ()
-    if len(item.get("quality") or []) > 1:
-        check.fail(f"{key}.quality", "only one rule is supported")
-    for rule in item.get("quality") or []:
+    quality = item.get("quality") or []
+    if not isinstance(quality, list) or len(quality) > 1:
+        check.fail(f"{key}.quality", "must be a list of one rule, as only one rule is supported")
+    for rule in quality:
         rule = check.mapping(rule, f"{key}.quality", {"metric"}, {"id", "name", "description", "type", "metric", "arguments", "mustBe"})
         arguments = rule.get("arguments")
         if (
@@ -391,7 +429,8 @@ def _check_option(check: _Checker, key: str, logical_type: str, option: str, val
         if not isinstance(value, str):
             check.fail(key, f"{value!r} is not a regular expression")
     elif option.endswith("Length"):
-        _check_value(check, key, "integer", value)
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**31:
+            check.fail(key, f"{value!r} is not a whole number from 0 to {2**31 - 1}")
     else:
         _check_value(check, key, logical_type, value)
 
@@ -406,19 +445,27 @@ def _check_value(check: _Checker, key: str, logical_type: str, value: Any) -> No
             check.fail(key, f"{value!r} is neither true nor false")
     elif logical_type in ("timestamp", "date"):
         pattern = r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d+)?Z" if logical_type == "timestamp" else r"\d{4}-\d{2}-\d{2}"
-        if not re.fullmatch(pattern, str(value)) or not _is_date(str(value)[:10]):
+        if not re.fullmatch(pattern, str(value)) or not _is_time(str(value)):
             form = "2000-01-01T00:00:00Z, in quotes" if logical_type == "timestamp" else "2000-01-01, in quotes"
             check.fail(key, f"{value!r} is not a time such as {form}")
-    elif isinstance(value, bool) or not isinstance(value, int if logical_type == "integer" else int | float):
-        check.fail(key, f"{value!r} is not a {'whole ' if logical_type == 'integer' else ''}number")
+    elif logical_type == "integer":
+        if isinstance(value, bool) or not isinstance(value, int) or not -(2**63) <= value < 2**63:
+            check.fail(key, f"{value!r} is not a whole number of 64 bits")
+    elif isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < (2**63 if isinstance(value, int) else inf):
+        check.fail(key, f"{value!r} is not a number such as 0.5 or 1.0e+30")
 
 
-def _is_date(text: str) -> bool:
+def _is_time(text: str) -> bool:
     try:
-        date.fromisoformat(text)
+        datetime.fromisoformat(text)
     except ValueError:
         return False
     return True
+
+
+def _order(limit: Any) -> Any:
+    """A limit as it compares with others of its field: of times the Z must go, which would sort behind a fraction of a second."""
+    return limit if isinstance(limit, int | float) else str(limit).rstrip("Z")
 
 
 def check_patterns(spark: SparkSession, contract: Contract, source: str) -> None:

@@ -39,7 +39,9 @@ SERVICE_CREDENTIAL = "databricks.serviceCredential"
 """The source option that makes Databricks log in for us; only Spark can use such a connection."""
 _PROTOCOLS = ("SSL", "SASL_SSL")
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
-_TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
+_TOPIC = re.compile(r"(?!\.{1,2}\Z)[A-Za-z0-9._-]{1,249}")
+_RUN_ID = re.compile(r"(?!.*\.\.)[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}")
+_LARGEST = 2**63 - 1  # of the whole numbers of Spark, which is handed them
 
 
 @dataclass(frozen=True)
@@ -85,8 +87,7 @@ class KafkaSettings:
             if missing:
                 raise UsageError(f"{', '.join(missing)} not set: KAFKA_SECURITY_PROTOCOL={protocol} needs {' and '.join(needed)}.")
         topic = topic or get("KAFKA_TOPIC") or DEFAULT_TOPIC
-        if not _TOPIC.fullmatch(topic):
-            raise UsageError(f"KAFKA_TOPIC {topic!r} is not a topic name: letters, digits, '.', '_' and '-' only.")
+        check_topic(topic)
         return cls(
             bootstrap_servers=",".join(server.strip() for server in servers.split(",")),
             security_protocol=protocol,
@@ -168,13 +169,22 @@ class Settings:
         for name in ("catalog", "schema", "model_name"):
             if not _IDENTIFIER.fullmatch(getattr(self, name)):
                 raise UsageError(f"Parameter {name!r} is {getattr(self, name)!r}: use letters, digits, '_' and '-' only.")
+        if not _RUN_ID.fullmatch(self.run_id):
+            raise UsageError(
+                f"Parameter 'run_id' is {self.run_id!r}, but names a folder: use letters, digits, '_', '-' and '.', and no '..'."
+            )
+        if self.kafka_topic:
+            check_topic(self.kafka_topic, "Parameter 'kafka_topic'")
         for name in ("max_offsets_per_trigger", "late_after_seconds", "freshness_limit_seconds"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"Parameter {name!r} is {getattr(self, name)}: it must be at least 1.")
+            if not 1 <= getattr(self, name) <= _LARGEST:
+                raise UsageError(f"Parameter {name!r} is {getattr(self, name)}: it must be 1 to {_LARGEST}.")
         if not 0 <= self.dedupe_window_days <= 366:
             raise UsageError(f"Parameter 'dedupe_window_days' is {self.dedupe_window_days}: it must be 0 to 366.")
         if not 0 < self.contamination <= 0.5:
             raise UsageError(f"Parameter 'contamination' is {self.contamination}: it must be above 0 and at most 0.5.")
+        for name in self.features:
+            if self.features.count(name) > 1:
+                raise UsageError(f"Parameter 'features' names {name!r} twice: name each feature once.")
 
     def table(self, name: str) -> str:
         """The table's three-level name, quoted for SQL."""
@@ -205,12 +215,20 @@ class Settings:
         return f"{self.runs_dir.rstrip('/')}/{self.run_id}"
 
 
+def check_topic(name: str, setting: str = "KAFKA_TOPIC") -> None:
+    """Raise `UsageError` naming `setting` unless Kafka could have a topic of this name."""
+    if not _TOPIC.fullmatch(name):
+        raise UsageError(
+            f"{setting} {name!r} is not a topic name: letters, digits, '.', '_' and '-' only, 249 at most, and not '.' or '..'."
+        )
+
+
 def _convert(name: str, default: Any, text: str) -> Any:
     """One parameter's text as the type of its default."""
     if name == "kafka_options":
         try:
             options = json.loads(text)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise UsageError(f'Parameter \'kafka_options\' is not JSON ({error}): write {{"groupIdPrefix": "team-"}}.') from None
         if not isinstance(options, dict) or not all(isinstance(value, str) for value in options.values()):
             raise UsageError('Parameter \'kafka_options\' must be a JSON object of texts, such as {"groupIdPrefix": "team-"}.')

@@ -227,10 +227,24 @@ class Broker:
             ) from None
 
     def _read_state(self) -> dict[str, Any]:
+        """What was put down when the broker was last started or stopped; nothing if it never was."""
+        path = self.folder / "state.json"
         try:
-            return json.loads((self.folder / "state.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}  # none yet, or thinned out by hand: as after a stop
+            state = json.loads(path.read_text(encoding="utf-8"))
+            pid, ports = state.get("pid"), state.get("ports")
+            if pid:
+                datetime.fromisoformat(state["since"])
+            numbers = [*([pid] if pid else []), *([ports[listener] for listener in LISTENERS] if pid or ports else [])]
+            if not all(isinstance(number, int) for number in numbers):
+                raise ValueError("not as it was written")
+            return state
+        except (FileNotFoundError, NotADirectoryError):
+            return {}
+        except Exception:  # whatever is wrong in it; to go on as if no broker ran would leave one behind that does
+            mark = self._mark.removeprefix("-D")
+            raise PipelineError(
+                f"{path} is broken, which says whether a broker runs: end the broker, if `pgrep -f {mark}` finds one, and delete the file."
+            ) from None
 
     def _write_state(self, state: dict[str, Any]) -> None:
         self._write("state.json", json.dumps(state))
@@ -268,8 +282,16 @@ class Broker:
         path = self.folder / "credentials.json"
         if not path.exists():
             self._write(path.name, json.dumps({"username": "local", "password": secrets.token_urlsafe(24)}))
-        found = json.loads(path.read_text(encoding="utf-8"))
-        return found["username"], found["password"]
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            user, password = found["username"], found["password"]
+            if not isinstance(user, str) or not isinstance(password, str):
+                raise ValueError("not as it was written")
+        except Exception:  # whatever is wrong in it
+            raise PipelineError(
+                f"{path} is broken: stop the broker (`streaming-pipeline broker stop`) and delete the file; the next start makes a new one."
+            ) from None
+        return user, password
 
     def _choose_ports(self) -> dict[str, int]:
         """The ports used before, if they are free, so that clients' settings stay good; else any free ones."""

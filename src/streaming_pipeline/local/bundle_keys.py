@@ -1,5 +1,6 @@
 """Which keys may stand where in a bundle, and the check that no other does."""
 
+import re
 from difflib import get_close_matches
 from typing import Any
 
@@ -90,6 +91,9 @@ REQUIRED = {
     "volumes": ("name", "catalog_name", "schema_name"),
 }
 
+# Keys of jobs and tasks that hold a whole number, each with the lowest one; -1 retries means for ever.
+_LOWEST = {"max_retries": -1, "min_retry_interval_millis": 0, "timeout_seconds": 0, "max_concurrent_runs": 0}
+
 
 def refuse_unknown(mapping: Any, known: set[str] | frozenset[str], owner: str) -> None:
     """Raise `UsageError` for the first key that is not `known`, with the one that may be meant."""
@@ -134,4 +138,8 @@ def _check_keys(kind: str, name: str, value: Any, owner: str) -> None:
         choice = "give it one of notebook_task, condition_task, run_job_task, …"
         raise UsageError(f"{place(value)}: {owner} has {' and '.join(works) or 'nothing to do'}: {choice}")
     for key, part in value.items():
+        lowest = _LOWEST.get(key) if kind == "jobs" and part is not None else None
+        # As a text the number may come from a variable.
+        if lowest is not None and not (re.fullmatch(r"-?[0-9]{1,10}", str(part)) and lowest <= int(part) < 2**31):
+            fail(key, f"{str(key)!r} of {owner} is {part!r}: it must be a whole number from {lowest} to {2**31 - 1}.")
         _check_keys(kind, key, part, owner if key in LIST_KEYS else f"{owner}.{key}")

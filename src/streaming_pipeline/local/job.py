@@ -15,14 +15,14 @@ from rich.console import Console
 
 from streaming_pipeline.errors import PipelineError, UsageError
 from streaming_pipeline.local.broker import running_broker
-from streaming_pipeline.local.bundle import Bundle, load_bundle
+from streaming_pipeline.local.bundle import LOCAL_CATALOG, Bundle, load_bundle
 from streaming_pipeline.local.env import read_secrets
 from streaming_pipeline.local.job_graph import check_job, check_parameters
 from streaming_pipeline.local.reporter import Reporter
 from streaming_pipeline.local.run_page import EVENT_LOG
 from streaming_pipeline.local.runner import JobRun, run_job
 from streaming_pipeline.local.spark import new_session, start_session
-from streaming_pipeline.settings import DEFAULT_TOPIC, Settings
+from streaming_pipeline.settings import DEFAULT_TOPIC, Settings, check_topic
 
 MAIN_JOB = "full_streaming_pipeline"
 SETTINGS = {field.name for field in fields(Settings)} - {"secrets"}
@@ -50,6 +50,7 @@ def kafka_secrets(home: Path, found: dict[str, str]) -> Iterator[dict[str, str]]
             "to use the local broker."
         )
     topic = found.get("KAFKA_TOPIC", DEFAULT_TOPIC)
+    check_topic(topic)
     with running_broker(home) as broker:
         broker.create_topic(topic)
         yield {**found, **broker.secrets("SSL", topic)}
@@ -94,7 +95,11 @@ def run_on_laptop(
     parameters = dict(parameters or {})
     check_job(bundle, job)
     check_parameters(bundle.job(job), job, parameters)
-    Settings.from_parameters({"catalog": "spark_catalog"} | {name: text for name, text in parameters.items() if name in SETTINGS})
+    settings = Settings.from_parameters({"catalog": LOCAL_CATALOG} | {name: text for name, text in parameters.items() if name in SETTINGS})
+    by_variable = [given["default"] for given in bundle.job(job).get("parameters", []) if given["name"] == "catalog"]
+    for catalog in [settings.catalog] if "catalog" in parameters else by_variable:
+        if catalog != LOCAL_CATALOG:
+            raise UsageError(f"Parameter 'catalog' is {catalog!r}: a laptop has {LOCAL_CATALOG} alone, so leave it out (--param, --var).")
     found = read_secrets(root / ".env") if secrets is None else secrets
     run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{random.token_hex(2)}"
     run_dir = home / "runs" / run_id

@@ -5,6 +5,7 @@ Tasks run one after another on the main thread, each notebook with a new Spark s
 
 import contextlib
 import logging
+import re
 import signal
 import threading
 import time
@@ -216,7 +217,7 @@ class _Runner:
                 can_heal = self._attempt(definition, task, values, above)
                 if task.state == "SUCCESS" or not can_heal or 0 <= retries < task.attempts:  # -1: for ever
                     break
-                self.reporter.say(f"{task.key}: attempt {task.attempts} failed, trying again: {task.error.strip().splitlines()[-1]}")
+                self.reporter.say(f"{task.key}: attempt {task.attempts} failed, trying again: {_cause(task)}")
                 task.state, task.error, task.cell = "RUNNING", "", None
                 time.sleep(pause)
         finally:
@@ -291,6 +292,21 @@ class _Runner:
         if called.state != "SUCCESS":
             task.error = called.error or f"Job {called.key!r} failed: {', '.join(f'{child.key} {child.state}' for child in failed)}."
         return not any(child.users_mistake for child in failed)
+
+
+_AROUND_THE_CAUSE = re.compile(
+    r"[\s\S]*?Traceback \(most recent call last\):\n(?: .*\n)*"
+    r"|(?:.*?(?:An error occurred while calling \S+\n: |terminated with exception: |\(TID \d+\) \(.*?\): ))+"
+)
+"""What a Python worker, Py4J, a stream and a stage put before the error that ended them; no room would be left for it in a line."""
+
+
+def _cause(task: TaskRun) -> str:
+    """Why an attempt failed, as one short line: the first one of the error itself, as query plans and Java's stack follow it."""
+    message = (task.cell.message if task.cell else task.error).strip()
+    line = _AROUND_THE_CAUSE.sub("", message, count=1).strip().partition("\n")[0] or message.partition("\n")[0]
+    line = re.sub(r"^(?:\w+\.)+(?=[\w$]+: )", "", line)  # the class alone, without its package
+    return line if len(line) <= 200 else f"{line[:199]}…"
 
 
 def _interrupt_spark(spark: "SparkSession", interrupt: KeyboardInterrupt) -> None:

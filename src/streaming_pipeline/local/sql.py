@@ -10,13 +10,15 @@ from typing import Any
 
 import sqlparse
 from pyspark.errors import PySparkException
-from pyspark.sql import SparkSession
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql.types import BinaryType, BooleanType, NumericType
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from streaming_pipeline.errors import UsageError
-from streaming_pipeline.local.spark import start_session
+from streaming_pipeline.local.spark import new_session, start_session
 
 _QUERY = re.compile(r"[\s(]*(SELECT|WITH|FROM|VALUES|TABLE|SHOW|DESCRIBE|DESC)\b", re.IGNORECASE)
 
@@ -30,25 +32,47 @@ def run_query(home: Path, text: str, schema: str = "streaming") -> tuple[list[st
         raise UsageError(
             f"{home.resolve()} has no tables yet: run `streaming-pipeline demo` or `streaming-pipeline run` first, or name another --home."
         )
-    spark = start_session(home)
-    if spark.catalog.databaseExists(schema):
-        spark.sql(f"USE `{schema}`")
+    spark = new_session(start_session(home))
+    _confine_to_tables(spark)
     try:
+        if spark.catalog.databaseExists(schema):
+            spark.sql(f"USE `{schema}`")
         if not _is_query(spark, text):
-            raise UsageError("Only queries (SELECT, WITH, SHOW, DESCRIBE) are answered here: the tables belong to the job.")
+            raise UsageError(
+                "Only queries (SELECT, WITH, SHOW, DESCRIBE) over the tables are answered here: the tables belong to the job, "
+                "and files and programs are not reached from here."
+            )
         frame = spark.sql(text)
-        return frame.columns, [tuple(row) for row in frame.collect()]
+        return frame.columns, _rows(frame)
     except PySparkException as error:
-        raise UsageError(f"Spark refuses the query: {_without_plan(str(error))}") from None
+        # What follows the first line is hints at Spark's settings, the plan and the stack.
+        raise UsageError(f"Spark refuses the query: {str(error).strip().splitlines()[0].rstrip(';')}") from None
 
 
-def _without_plan(text: str) -> str:
-    """What Spark says of a query that it refuses, without the plan and the stack that follow."""
-    return re.split(r";\n|JVM stacktrace|\n\n== SQL", text)[0].strip()
+def _confine_to_tables(spark: SparkSession) -> None:
+    """Let the session read the tables of its catalog alone: no files by their path, no functions that call Java."""
+    spark.conf.set("spark.sql.runSQLOnFiles", "false")
+    state, name = spark._jsparkSession.sessionState(), spark._jvm.org.apache.spark.sql.catalyst.FunctionIdentifier
+    for function in ("java_method", "reflect", "try_reflect"):
+        state.functionRegistry().dropFunction(name(function))
+    state.tableFunctionRegistry().dropFunction(name("table_changes_by_path"))
+
+
+def _rows(frame: DataFrame) -> list[tuple]:
+    """The rows as Python has them; where it lacks a value, such as a time after the year 9999, all but numbers as Spark writes them."""
+    try:
+        return [tuple(row) for row in frame.collect()]
+    except (ValueError, OverflowError, NotImplementedError):
+        unique = frame.toDF(*[f"_{index}" for index in range(len(frame.columns))])
+        kept = (NumericType, BooleanType, BinaryType)
+        texts = [F.col(field.name) if isinstance(field.dataType, kept) else F.col(field.name).cast("string") for field in unique.schema]
+        return [tuple(row) for row in unique.select(*texts).collect()]
 
 
 def _is_query(spark: SparkSession, text: str) -> bool:
-    """Whether the text only reads: it begins as a query does, and no part of its plan is a command (SHOW and DESCRIBE apart) or writes."""
+    """Whether the text only reads tables: it begins as a query does, and no part of its plan, subqueries included, is a command
+    (SHOW and DESCRIBE apart), writes, names a folder (DESCRIBE DETAIL '/…') or runs a program (TRANSFORM … USING).
+    """
     if not _QUERY.match(sqlparse.format(text, strip_comments=True)):
         return False  # such as RESTORE or EXECUTE IMMEDIATE, whose plans are no commands
     command = spark._jvm.java.lang.Class.forName("org.apache.spark.sql.catalyst.plans.logical.Command")
@@ -56,16 +80,20 @@ def _is_query(spark: SparkSession, text: str) -> bool:
     while parts:
         plan = parts.pop()
         name = plan.getClass().getSimpleName()
-        if name.startswith("Insert") or (command.isInstance(plan) and not name.startswith(("Show", "Describe"))):
+        if name.startswith("Insert") or "PathBased" in name or name == "ScriptTransformation":
             return False
-        children = plan.children()
-        parts += [children.apply(index) for index in range(children.size())]
+        if command.isInstance(plan) and not name.startswith(("Show", "Describe")):
+            return False
+        for below in (plan.children(), plan.innerChildren(), plan.subqueries()):
+            parts += [below.apply(index) for index in range(below.size())]
     return True
 
 
 def render(columns: list[str], rows: list[tuple], form: str, console: Console) -> None:
     """Print a result as a table, CSV or JSON (one list of objects)."""
     if form == "json":
+        if twice := [name for name in columns if columns.count(name) > 1]:
+            raise UsageError(f"Two columns are named {twice[0]!r}, and JSON keeps one of a name: rename one with AS, or take --format csv.")
         console.file.write(
             json.dumps([dict(zip(columns, map(_plain, row), strict=True)) for row in rows], indent=1, ensure_ascii=False) + "\n"
         )
