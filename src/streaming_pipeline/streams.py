@@ -6,6 +6,10 @@ from pyspark.sql.streaming.readwriter import DataStreamWriter
 
 from streaming_pipeline.errors import PipelineError
 
+_SPARK_55271 = 'because the return value of "scala.Option.get()" is null'
+"""How Spark 4.1's Kafka source fails after the batch that an interrupted run had planned: done and put down, but without numbers to
+report. The next start goes on behind it."""
+
 
 def has_checkpoint(path: str) -> bool:
     """Whether the stream of this checkpoint has planned a batch before."""
@@ -20,15 +24,27 @@ def run_available_now(writer: DataStreamWriter, name: str, checkpoint: str, into
     as one again, since Spark wraps it in pages of stack; any other failure as Spark tells it.
     """
     writer = writer.option("checkpointLocation", checkpoint).trigger(availableNow=True)
-    query = writer.toTable(into) if into else writer.start()
     try:
-        query.awaitTermination()
+        try:
+            _run(writer, into)
+        except Exception as error:
+            if _SPARK_55271 not in str(error):
+                raise
+            _run(writer, into)
     except BaseException as error:
-        if query.isActive:
-            query.stop()
         cause = _users_mistake(error)
         if cause:
             raise PipelineError(f"The stream {name} failed: {cause}") from error
+        raise
+
+
+def _run(writer: DataStreamWriter, into: str | None) -> None:
+    query = writer.toTable(into) if into else writer.start()
+    try:
+        query.awaitTermination()
+    except BaseException:
+        if query.isActive:
+            query.stop()
         raise
 
 
