@@ -7,7 +7,8 @@ from datetime import date, datetime
 import pytest
 from rich.console import Console
 
-from streaming_pipeline.local.sql import _is_query, render
+from streaming_pipeline.errors import UsageError
+from streaming_pipeline.local.sql import _is_query, render, run_query
 
 COLUMNS = ["id", "score", "at", "payload", "reasons", "text"]
 ROWS = [
@@ -79,3 +80,8 @@ def test_a_date_is_json(capsys):
     console = Console(file=io.StringIO())
     render(["d"], [(date(2026, 3, 1),)], "json", console)
     assert '"d": "2026-03-01"' in console.file.getvalue()
+
+
+def test_a_schema_that_is_no_name_goes_into_no_statement(tmp_path):
+    with pytest.raises(UsageError, match="'schema'"):
+        run_query(tmp_path, "SELECT 1", "x`; DROP TABLE y --")
