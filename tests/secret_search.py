@@ -2,6 +2,7 @@
 
 import html
 import json
+import re
 import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ _COMPRESSED = {".zstd": "zstd", ".zst": "zstd", ".gz": "gzip"}
 class Secrets:
     """What must stand nowhere: each secret's name, and the texts any of which would give it away."""
 
-    texts: Mapping[str, tuple[str, ...]]
+    texts: dict[str, tuple[str, ...]]
 
     @classmethod
     def of(cls, settings: Mapping[str, str]) -> "Secrets":
@@ -49,8 +50,9 @@ class Secrets:
 
 
 def key_lines(pem: str) -> tuple[str, ...]:
-    """The lines of PEM keys that are the key itself, without a short last one."""
-    return tuple({line for line in pem.splitlines() if len(line) > 40 and "-----" not in line})
+    """The lines of the private keys in a PEM text that are the key itself, without a short last one."""
+    keys = re.findall(r"PRIVATE KEY-----\n(.*?)\n-----END", pem, re.DOTALL)
+    return tuple({line for key in keys for line in key.splitlines() if len(line) > 40})
 
 
 def _forms(secret: str) -> tuple[str, ...]:
@@ -73,10 +75,10 @@ def _content(path: Path) -> str:
 
 
 def _unpacked(path: Path, how: str) -> str:
-    content = b""
+    content = bytearray()
     with pa.OSFile(str(path)) as file, pa.CompressedInputStream(file, how) as stream:
         try:
-            while more := stream.read(1 << 20):
+            while more := stream.read(4096):
                 content += more
         except OSError:  # cut off in the middle of a block
             pass

@@ -2,10 +2,13 @@
 
 import io
 import socket
+import sqlite3
 import ssl
 import struct
 from datetime import UTC, datetime
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import trustme
 from rich.console import Console
@@ -112,6 +115,24 @@ def test_no_listener_speaks_without_tls(broker, listener):
         except ConnectionResetError:
             said = b""
     assert said == b"" or said[:1] == b"\x15"  # nothing, or an alert of TLS
+
+
+def test_the_search_for_secrets_finds_them_in_whatever_form_a_run_writes(tmp_path):
+    secrets = Secrets({"password": ("a-secret-to-be-found",), "other": ("another-secret-there",)})
+    text = "x" * 100_000 + "a-secret-to-be-found" + "x" * 100_000
+    (tmp_path / "deep" / "er").mkdir(parents=True)
+    (tmp_path / "plain.log").write_bytes(b"\xff\xfe" + text.encode())
+    for name, how in (("app.zstd", "zstd"), ("app.zstd.inprogress", "zstd"), ("log.json.gz", "gzip")):
+        with pa.CompressedOutputStream(str(tmp_path / "deep" / name), how) as file:
+            file.write(text.encode())
+    whole = tmp_path / "deep" / "app.zstd"
+    whole.with_name("cut.zstd.inprogress").write_bytes(whole.read_bytes()[:-3])
+    pq.write_table(pa.table({"n": [1, 2], "raw": [text.encode(), b""]}), tmp_path / "deep" / "er" / "part.parquet", compression="zstd")
+    with sqlite3.connect(tmp_path / "store.db") as database:
+        database.execute("CREATE TABLE t (text)")
+        database.execute("INSERT INTO t VALUES (?)", [text])
+    names = {"plain.log", "deep/app.zstd", "deep/app.zstd.inprogress", "deep/log.json.gz", "deep/er/part.parquet", "store.db"}
+    assert secrets.in_files(tmp_path) == {name: ["password"] for name in names | {"deep/cut.zstd.inprogress"}}
 
 
 CARELESS = """\
