@@ -22,7 +22,7 @@ def spark(home):
     """The local Spark session, as the runner starts it."""
     from streaming_pipeline.local.spark import start_session
 
-    session = start_session(home)
+    session = start_session(home, event_log=home / "spark-events")
     yield session
     session.stop()
 

@@ -186,18 +186,16 @@ def test_the_login_is_quoted_and_databricks_has_its_own_class(monkeypatch):
 
 
 def test_further_options_come_last():
-    options = spark_options(replace(SASL, options={"groupIdPrefix": "team-", "kafka.isolation.level": "read_uncommitted"}))
-    assert (options["groupIdPrefix"], options["kafka.isolation.level"]) == ("team-", "read_uncommitted")
+    own = {"groupIdPrefix": "team-", "kafka.isolation.level": "read_uncommitted", "kafkaConsumer.pollTimeoutMs": "120000"}
+    assert spark_options(replace(SASL, options=own)).items() >= own.items()
 
 
-def test_with_a_service_credential_nothing_else_is_set_and_the_broker_is_not_asked():
+def test_with_a_service_credential_no_other_login_is_set_and_the_broker_is_not_asked():
     settings = replace(SASL, options={"databricks.serviceCredential": "streams"})
-    assert spark_options(settings) == {
-        "kafka.bootstrap.servers": "broker:9092",
-        "subscribe": "events",
-        "kafka.isolation.level": "read_committed",
-        "databricks.serviceCredential": "streams",
-    }
+    login = {name: text for name, text in spark_options(SASL).items() if name.startswith(("kafka.security", "kafka.sasl", "kafka.ssl"))}
+    assert set(login) == {"kafka.security.protocol", "kafka.sasl.mechanism", "kafka.sasl.jaas.config"}
+    assert spark_options(settings) | login == spark_options(SASL) | {"databricks.serviceCredential": "streams"}
+    assert not spark_options(settings).keys() & login.keys()
     assert (check_connection(settings).topic_id, check_connection(settings).partitions) == (f"unknown-{settings.topic}", ())
     assert topic_offsets(settings).beginnings == topic_offsets(settings).ends == {}
 

@@ -15,10 +15,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from rich.console import Console
+from secret_search import Secrets, key_lines
 
 from streaming_pipeline import synthetic
 from streaming_pipeline.kafka import topic_offsets
 from streaming_pipeline.local.bundle import load_bundle
+from streaming_pipeline.local.certificates import Certificates
 from streaming_pipeline.local.job import MAIN_JOB, prepare_mlflow
 from streaming_pipeline.local.judge import judge
 from streaming_pipeline.local.reporter import Reporter
@@ -29,6 +31,7 @@ from streaming_pipeline.queries import query
 from streaming_pipeline.settings import Settings
 
 ROOT = Path(__file__).parents[1]
+MAIL = {"SMTP_USERNAME": "mailer@example.com", "SMTP_PASSWORD": "mail-p4ssw0rd-of-nobody"}
 DATA = ("bronze_events", "silver_events", "quarantined_events", "duplicate_events", "gold_anomaly_predictions")
 
 
@@ -40,7 +43,7 @@ class Pipeline:
         self.schema = f"p_{uuid.uuid4().hex[:8]}"
         self.topic = f"events-{self.schema}"
         broker.create_topic(self.topic)
-        self.secrets = broker.secrets("SSL", self.topic)
+        self.secrets = {**broker.secrets("SSL", self.topic), **MAIL}
         self.kafka = broker.kafka_settings("SSL", self.topic)
         self.settings = Settings(catalog="spark_catalog", schema=self.schema, config_dir=str(ROOT / "config"))
         self.truth = folder / "ground_truth.jsonl"
@@ -94,18 +97,21 @@ class Command:
         line = [sys.executable, "-m", "streaming_pipeline.cli", *arguments]
         options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": ROOT}
         self.process = subprocess.Popen(line, env={**os.environ, **environment}, **options)
+        self._said: tuple[str, str] | None = None
 
     def result(self):
         """What it ended with: return code, standard output, standard error."""
-        out, err = self.process.communicate(timeout=300)
-        return self.process.returncode, out, err
+        if self._said is None:
+            self._said = self.process.communicate(timeout=300)
+        return self.process.returncode, *self._said
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
         self.process.terminate()
-        self.process.communicate(timeout=60)
+        if self._said is None:
+            self.process.communicate(timeout=60)
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +122,7 @@ def connect_run(broker, tmp_path_factory):
     kafka = broker.kafka_settings("SASL_SSL", topic)
     produce(kafka, LineRecords([*[_event(f"c{n}") for n in range(150)], b"{broken"]))
     home = tmp_path_factory.mktemp("connect")
-    with Command("run", "--connect", "--home", str(home), **broker.secrets("SASL_SSL", topic)) as command:
+    with Command("run", "--connect", "--home", str(home), **broker.secrets("SASL_SSL", topic), **MAIL) as command:
         command.home = home
         yield command
 
@@ -309,3 +315,26 @@ def test_the_job_runs_by_the_rules_of_serverless(spark, connect_run):
     look = spark.read.format("delta").load(str(warehouse / "monitor_logs")).first()
     assert (look["records"], look["quarantined_events"], look["unaccounted_records"], look["kafka_lag_records"]) == (150, 1, 0, 0)
     assert spark.read.format("delta").load(str(warehouse / "gold_anomaly_predictions")).count() == 150
+
+
+def test_what_runs_leave_holds_no_secret(pipeline, connect_run, broker):
+    """After all the runs above, by both listeners, good and failed."""
+    sasl, certificates = broker.secrets("SASL_SSL"), Certificates(broker.folder / "certificates")
+    secrets = Secrets.of({**pipeline.secrets, **sasl, "KAFKA_SECURITY_PROTOCOL": "SSL"})
+    secrets.texts.update({path.name: key_lines(path.read_text()) for path in (certificates.ca_key, certificates.server_keystore)})
+    assert set(secrets.texts) == {"KAFKA_API_SECRET", "SMTP_PASSWORD", "private key", "ca.key", "server.pem"}
+
+    code, out, err = connect_run.result()
+    printed = {"run": out + err, "pipeline": pipeline.console.file.getvalue(), "first run": repr(pipeline.first_run)}
+    assert code == 0 and secrets.in_texts(printed) == {}
+    assert secrets.in_files(pipeline.folder) == secrets.in_files(connect_run.home) == {}
+    # Only where the broker and its clients read them from, and there for their owner alone.
+    held = secrets.in_files(pipeline.home)
+    assert {path.removeprefix("broker/"): names for path, names in held.items()} == {
+        "credentials.json": ["KAFKA_API_SECRET"],
+        "server.properties": ["KAFKA_API_SECRET"],
+        "certificates/client.key": ["private key"],
+        "certificates/ca.key": ["ca.key"],
+        "certificates/server.pem": ["server.pem"],
+    }
+    assert {(pipeline.home / path).stat().st_mode & 0o077 for path in held} == {0}

@@ -126,3 +126,13 @@ def test_a_bad_line_of_the_env_file_is_refused_with_file_and_line(tmp_path, line
     (tmp_path / ".env").write_text(f"# first\n{line}\n")
     with pytest.raises(UsageError, match=r"\.env line 2"):
         read_secrets(tmp_path / ".env")
+
+
+@pytest.mark.parametrize("parameter", ["catalog", "schema", "model_name", "kafka_topic"])
+@pytest.mark.parametrize("text", ["x`; DROP TABLE y --", "a`b", "a.b`.c", "a'b", 'a"b', "a\nb", "a/../b", "é"])
+def test_a_name_that_is_no_name_goes_into_no_statement(parameter, text):
+    with pytest.raises(UsageError) as refusal:
+        _ = Settings.from_parameters({"catalog": "main", parameter: text}, MTLS).kafka
+    said = str(refusal.value)
+    assert parameter in said.lower() and repr(text) in said and "\n" not in said
+    assert said.count(": ") == 1 and said.endswith(" only.")

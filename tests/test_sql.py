@@ -152,3 +152,8 @@ def test_a_date_is_json(capsys):
     console = Console(file=io.StringIO())
     render(["d"], [(date(2026, 3, 1),)], "json", console)
     assert '"d": "2026-03-01"' in console.file.getvalue()
+
+
+def test_a_schema_that_is_no_name_goes_into_no_statement(tmp_path):
+    with pytest.raises(UsageError, match="'schema'"):
+        run_query(tmp_path, "SELECT 1", "x`; DROP TABLE y --")

@@ -54,6 +54,11 @@ def spark_options(kafka: KafkaSettings) -> dict[str, str]:
         "kafka.bootstrap.servers": kafka.bootstrap_servers,
         "subscribe": kafka.topic,
         "kafka.isolation.level": "read_committed",
+        # A broker that is back within half a minute is waited for, one that is gone is told of within a minute, or little more. Each
+        # limit alone must outlast the restart. Spark's own are 120 s for records, then 60 s for an offset, and three times 60 s.
+        "kafkaConsumer.pollTimeoutMs": "40000",
+        "kafka.default.api.timeout.ms": "40000",
+        "fetchOffset.numRetries": "1",
     }
     if SERVICE_CREDENTIAL not in kafka.options:
         options |= {f"kafka.{key}": value for key, value in _java_security(kafka).items()}

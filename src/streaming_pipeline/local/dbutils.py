@@ -5,6 +5,7 @@ Whatever else a notebook asks for is an error that names it: a notebook never go
 
 import html
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,8 @@ MAX_TASK_VALUE_BYTES = 48 * 1024
 
 _REDACTED = "[REDACTED]"
 _SHORTEST_REDACTED = 4
+# Also one that is cut off, and one in a text of JSON or Python, whose ends of lines are two characters.
+_PRIVATE_KEY = re.compile(r"-----BEGIN ([A-Z ]*PRIVATE KEY)-----(?:[A-Za-z0-9+/=\s]|\\+[nr])*(?:-----END \1-----)?")
 
 
 class NotOfferedError(UsageError, AttributeError):
@@ -148,7 +151,8 @@ class DBUtils(_Group):
 def redactor(secrets: Mapping[str, str]) -> Callable[[str], str]:
     """A function that puts [REDACTED] for every secret value of four or more characters in a text, as a workspace does.
 
-    A value is also found as it stands in HTML, in a Python literal and in JSON.
+    A value is also found as it stands in HTML, in a Python literal and in JSON. So is any private key in PEM, which no secret holds:
+    the settings name its file.
     """
     forms = {
         form
@@ -161,6 +165,6 @@ def redactor(secrets: Mapping[str, str]) -> Callable[[str], str]:
     def redact(text: str) -> str:
         for form in longest_first:
             text = text.replace(form, _REDACTED)
-        return text
+        return _PRIVATE_KEY.sub(_REDACTED, text)
 
     return redact

@@ -19,6 +19,7 @@ from rich.text import Text
 
 from streaming_pipeline.errors import UsageError
 from streaming_pipeline.local.spark import new_session, start_session
+from streaming_pipeline.settings import Settings
 
 _QUERY = re.compile(r"[\s(]*(SELECT|WITH|FROM|VALUES|TABLE|SHOW|DESCRIBE|DESC)\b", re.IGNORECASE)
 
@@ -26,8 +27,10 @@ _QUERY = re.compile(r"[\s(]*(SELECT|WITH|FROM|VALUES|TABLE|SHOW|DESCRIBE|DESC)\b
 def run_query(home: Path, text: str, schema: str = "streaming") -> tuple[list[str], list[tuple]]:
     """Column names and rows of a SELECT over the tables of `home`, by bare name or schema.table; a job may run meanwhile.
 
-    Raises `UsageError` for a home without tables, a text that is no query, and a query that Spark refuses, in Spark's words.
+    Raises `UsageError` for a schema that is no name, a home without tables, a text that is no query, and a query that Spark refuses,
+    in Spark's words.
     """
+    Settings(catalog="spark_catalog", schema=schema)  # says what is wrong with the name
     if not any((home / "warehouse").glob("*.db/*/_delta_log")):
         raise UsageError(
             f"{home.resolve()} has no tables yet: run `streaming-pipeline demo` or `streaming-pipeline run` first, or name another --home."

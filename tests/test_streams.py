@@ -1,0 +1,67 @@
+"""What arrives is what was committed: by the producers' transactions, and by a run that was interrupted."""
+
+from pathlib import Path
+
+from bronze_rows import event
+from confluent_kafka import Producer
+
+from streaming_pipeline.bronze import stream_kafka_to_bronze
+from streaming_pipeline.kafka import client_config
+from streaming_pipeline.monitoring.monitor import monitor_silver_events
+from streaming_pipeline.producer import LineRecords, produce
+from streaming_pipeline.silver import cleanse_bronze_to_silver
+
+
+def test_bronze_takes_a_batch_again_whose_end_was_not_put_down(spark, settings):
+    produce(settings.kafka, LineRecords(b"{}" for _ in range(40)))
+    assert stream_kafka_to_bronze(spark, settings) == 40
+    # As after a kill between the table's commit and the checkpoint's.
+    (commits,) = Path(settings.checkpoint("bronze")).glob("*/commits")
+    (commits / "0").unlink()
+    (commits / ".0.crc").unlink()
+    produce(settings.kafka, LineRecords(b"{}" for _ in range(5)))
+    assert stream_kafka_to_bronze(spark, settings) == 5
+
+
+def transaction(settings, name):
+    """A producer in the middle of a transaction of ten events, five on each of two partitions."""
+    producer = Producer(
+        client_config(settings.kafka) | {"transactional.id": f"{settings.kafka_topic}-{name}", "transaction.timeout.ms": 600_000}
+    )
+    producer.init_transactions()
+    producer.begin_transaction()
+    for number in range(10):
+        producer.produce(settings.kafka_topic, event(f"{name}{number}"), partition=number % 2)
+    producer.flush()
+    return producer
+
+
+def without_transaction(settings, *names):
+    producer = Producer(client_config(settings.kafka))
+    for name in names:
+        producer.produce(settings.kafka_topic, event(name), partition=0)
+    producer.flush()
+
+
+def test_of_transactions_only_what_was_committed_arrives_and_their_markers_are_no_loss(spark, settings):
+    transaction(settings, "a").commit_transaction()
+    transaction(settings, "b").abort_transaction()
+    transaction(settings, "c").commit_transaction()
+    without_transaction(settings, "plain", "a0")
+    still_open = transaction(settings, "d")
+    without_transaction(settings, "behind it")
+
+    def run():
+        arrived = stream_kafka_to_bronze(spark, settings)
+        cleanse_bronze_to_silver(spark, settings)
+        look = monitor_silver_events(spark, settings)
+        assert (look.unaccounted_records, look.lost_records) == (0, 0)
+        assert look.verified_until == look.read_until
+        return arrived, look.records, look.duplicate_events
+
+    assert run() == (22, 21, 1)
+    still_open.abort_transaction()
+    transaction(settings, "e").abort_transaction()
+    assert run() == (1, 1, 0)
+    silver = {row["event_id"] for row in spark.table(settings.table("silver_events")).select("event_id").collect()}
+    assert silver == {f"{name}{number}" for name in "ac" for number in range(10)} | {"plain", "behind it"}
