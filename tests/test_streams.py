@@ -6,21 +6,26 @@ from bronze_rows import event
 from confluent_kafka import Producer
 
 from streaming_pipeline.bronze import stream_kafka_to_bronze
-from streaming_pipeline.kafka import client_config
+from streaming_pipeline.kafka import client_config, topic_offsets
 from streaming_pipeline.monitoring.monitor import monitor_silver_events
 from streaming_pipeline.producer import LineRecords, produce
 from streaming_pipeline.silver import cleanse_bronze_to_silver
+from streaming_pipeline.streams import read_until
 
 
 def test_bronze_takes_a_batch_again_whose_end_was_not_put_down(spark, settings):
     produce(settings.kafka, LineRecords(b"{}" for _ in range(40)))
-    assert stream_kafka_to_bronze(spark, settings) == 40
+    assert stream_kafka_to_bronze(spark, settings).records == 40
     # As after a kill between the table's commit and the checkpoint's.
     (commits,) = Path(settings.checkpoint("bronze")).glob("*/commits")
+    checkpoint = str(commits.parent)
+    assert read_until(checkpoint) == topic_offsets(settings.kafka).ends
     (commits / "0").unlink()
     (commits / ".0.crc").unlink()
+    assert read_until(checkpoint) == {0: 0, 1: 0, 2: 0}
+    assert read_until(f"{checkpoint}-of-another") is None
     produce(settings.kafka, LineRecords(b"{}" for _ in range(5)))
-    assert stream_kafka_to_bronze(spark, settings) == 5
+    assert stream_kafka_to_bronze(spark, settings).records == 5
 
 
 def transaction(settings, name):
@@ -52,11 +57,13 @@ def test_of_transactions_only_what_was_committed_arrives_and_their_markers_are_n
     without_transaction(settings, "behind it")
 
     def run():
-        arrived = stream_kafka_to_bronze(spark, settings)
+        arrived = stream_kafka_to_bronze(spark, settings).records
         cleanse_bronze_to_silver(spark, settings)
         look = monitor_silver_events(spark, settings)
         assert (look.unaccounted_records, look.lost_records) == (0, 0)
         assert look.verified_until == look.read_until
+        # What lies behind bronze's last record are markers and aborted records.
+        assert look.kafka_lag_records == 0
         return arrived, look.records, look.duplicate_events
 
     assert run() == (22, 21, 1)

@@ -16,6 +16,8 @@ from streaming_pipeline.settings import KafkaSettings, Settings
 Offsets = dict[str, int]
 """`topic_id/partition` → the next offset that is not looked at yet."""
 
+_MOST_COUNTED = 100_000
+
 
 @dataclass(frozen=True)
 class Span:
@@ -87,9 +89,29 @@ def lost_records(spark: SparkSession, connection: KafkaSettings, topic: kafka.To
     gaps = {span.partition: span for span in spans if span.has_gap and span.topic_id == topic.topic_id}
     if not gaps:
         return {}
-    # A batch read of Kafka wants a range for every partition; an empty one for those that have no gap.
-    first = dict.fromkeys(topic.partitions, 0) | {partition: span.first for partition, span in gaps.items()}
-    last = dict.fromkeys(topic.partitions, 0) | {partition: span.last + 1 for partition, span in gaps.items()}
+    in_kafka = _held(spark, connection, topic, {partition: (span.first, span.last + 1) for partition, span in gaps.items()})
+    return {span.key: max(0, in_kafka.get(partition, 0) - span.rows) for partition, span in gaps.items()}
+
+
+def waiting_records(spark: SparkSession, connection: KafkaSettings, topic: kafka.TopicOffsets, read_until: Mapping[str, int]) -> int:
+    """How many records of the topic bronze has not read yet.
+
+    Offsets alone do not say: the last ones of a partition may be markers and aborted records, which never arrive. So, unless there
+    are so many that these make no difference, the records themselves are counted.
+    """
+    begin = {p: max(first, read_until.get(f"{topic.info.topic_id}/{p}", first)) for p, first in topic.beginnings.items()}
+    behind = {p: (begin[p], end) for p, end in topic.ends.items() if end > begin[p]}
+    offsets = sum(end - first for first, end in behind.values())
+    if not behind or offsets > _MOST_COUNTED:
+        return offsets
+    return sum(_held(spark, connection, topic.info, behind).values())
+
+
+def _held(spark: SparkSession, connection: KafkaSettings, topic: kafka.TopicInfo, ranges: Mapping[int, tuple[int, int]]) -> dict[int, int]:
+    """How many records (read_committed) Kafka holds from the first of these offsets to before the second, by partition."""
+    # A batch read of Kafka wants a range for every partition; an empty one for those that are not asked for.
+    first = dict.fromkeys(topic.partitions, 0) | {partition: begin for partition, (begin, _) in ranges.items()}
+    last = dict.fromkeys(topic.partitions, 0) | {partition: end for partition, (_, end) in ranges.items()}
     held = (
         spark.read.format("kafka")
         .options(**kafka.spark_options(connection))
@@ -101,8 +123,7 @@ def lost_records(spark: SparkSession, connection: KafkaSettings, topic: kafka.To
         .count()
         .collect()
     )
-    in_kafka = {row["partition"]: row["count"] for row in held}
-    return {span.key: max(0, in_kafka.get(partition, 0) - span.rows) for partition, span in gaps.items()}
+    return {row["partition"]: row["count"] for row in held}
 
 
 def behind(until: Mapping[str, int]) -> Column:

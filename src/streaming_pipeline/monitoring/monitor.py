@@ -134,7 +134,7 @@ def _ask_kafka(spark: SparkSession, settings: Settings, law: Conservation, read_
         topic = kafka.topic_offsets(connection)
         if not topic.ends:
             return None, None
-        lag = sum(max(0, end - read_until.get(f"{topic.info.topic_id}/{p}", topic.beginnings[p])) for p, end in topic.ends.items())
+        lag = conservation.waiting_records(spark, connection, topic, read_until)
         return conservation.lost_records(spark, connection, topic.info, law.spans), lag
     except Exception as error:
         # Anything but our own words may hold the options of the connection.
