@@ -1,5 +1,7 @@
 """The one exception that a user is meant to read."""
 
+import re
+
 
 class PipelineError(Exception):
     """Something a user can put right: the message names the setting, file or field, what was wrong and what to do.
@@ -10,3 +12,16 @@ class PipelineError(Exception):
 
 class UsageError(PipelineError):
     """Wrong use: an unknown job, parameter, key or option, or a file that cannot be read as what it should be."""
+
+
+_STORAGE = re.compile(
+    r"^(?:.*?(?:Exception|Error): )?(.*(?:No space left on device|Disk quota exceeded|Read-only file system|Permission denied"
+    r"|[Nn]ot a directory|Mkdirs failed to create).*)$",
+    re.MULTILINE,
+)
+
+
+def storage_fault(error: BaseException) -> str | None:
+    """What the operating system says of a disk or folder that cannot be written, if that is what an error of Spark's or Python's tells."""
+    found = _STORAGE.search(str(error))
+    return found[1].strip()[:400] if found else None

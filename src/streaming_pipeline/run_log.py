@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from pyspark.sql import SparkSession
 
 from streaming_pipeline import tables
+from streaming_pipeline.errors import PipelineError, storage_fault
 from streaming_pipeline.settings import Settings
 
 Result = TypeVar("Result")
@@ -60,7 +61,8 @@ def collect_steps(run_dir: str, tasks: tuple[str, ...]) -> tuple[Step, ...]:
 def run_task(name: str, stage: Callable[[SparkSession, Settings], Result], spark: SparkSession, settings: Settings) -> Result:
     """Run one stage as the task `name`, and log how long it and its steps took, and where; also when it fails.
 
-    `stage` returns a number of records, or an object whose `records` is one and which may have its `steps`.
+    `stage` returns a number of records, or an object whose `records` is one and which may have its `steps`. Raises `PipelineError`
+    for a disk that is full or a folder that cannot be written.
     """
     started_at = datetime.now(UTC)
     began = time.perf_counter()
@@ -71,6 +73,10 @@ def run_task(name: str, stage: Callable[[SparkSession, Settings], Result], spark
             _write_cluster_log(spark, settings, name, started_at, f"FAILED: {type(error).__name__}")
         except Exception as second:  # the first error is the one to be seen
             print(f"cluster_logs could not be written: {type(second).__name__}")
+        if not isinstance(error, PipelineError) and (fault := storage_fault(error)):
+            raise PipelineError(
+                f"{name} could not write ({fault}): make room, or mend the folder, and run again. The tables hold nothing half-written."
+            ) from error
         raise
     records = getattr(result, "records", result)
     task = Step(started_at, name, time.perf_counter() - began, records if isinstance(records, int) else None)

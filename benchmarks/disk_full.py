@@ -1,0 +1,100 @@
+"""What does a full disk do? The tables and checkpoints lie on a small disk of their own, which fills up in the middle of a run.
+
+The disk is a tmpfs in a mount namespace of this process, so that no rights are needed beyond those to make one.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from bench import ROOT, fresh_home, table, write_section
+
+from streaming_pipeline import synthetic
+from streaming_pipeline.bronze import stream_kafka_to_bronze
+from streaming_pipeline.errors import PipelineError
+from streaming_pipeline.local.broker import running_broker
+from streaming_pipeline.local.spark import start_session
+from streaming_pipeline.monitoring.monitor import monitor_silver_events
+from streaming_pipeline.producer import produce
+from streaming_pipeline.run_log import run_task
+from streaming_pipeline.settings import Settings
+from streaming_pipeline.silver import cleanse_bronze_to_silver
+
+DISK_MB = 200
+STAGES = (("bronze", stream_kafka_to_bronze), ("silver", cleanse_bronze_to_silver), ("monitoring", monitor_silver_events))
+TABLES = ("bronze_events", "silver_events", "quarantined_events", "duplicate_events")
+
+
+def fill(disk: Path, leave_kb: int) -> Path:
+    """Take all of the disk but so much."""
+    filler = disk / "filler"
+    with filler.open("wb") as file:
+        file.write(bytes(max(0, shutil.disk_usage(disk).free - leave_kb * 1024)))
+    return filler
+
+
+def main() -> None:
+    """Let each stage meet a full disk, then make room; writes the section of RESULTS.md."""
+    home = fresh_home("disk_full")
+    disk = home / "warehouse"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK_MB}m", "tmpfs", str(disk)], check=True)
+    rows = []
+    with running_broker(home) as broker:
+        broker.create_topic("events")
+        kafka = broker.kafka_settings("SSL", "events")
+        spark = start_session(home)
+        settings = Settings(
+            catalog="spark_catalog",
+            schema="disk",
+            config_dir=str(ROOT / "config"),
+            checkpoint_dir=str(disk / "checkpoints"),
+            runs_dir=str(home / "runs"),
+            kafka_topic="events",
+            secrets=broker.secrets("SSL", "events"),
+        )
+        count = lambda: {name: spark.table(settings.table(name)).count() for name in TABLES}  # noqa: E731
+
+        def run(through: int = len(STAGES)):
+            result = None
+            for name, stage in STAGES[:through]:
+                result = run_task(name, stage, spark, settings)
+            return result
+
+        produce(kafka, synthetic.generate(5_000, seed=1))
+        run()
+        sent = 5_000
+        for index, (name, stage) in enumerate(STAGES[:2]):
+            for leave_kb in (0, 40, 400):
+                produce(kafka, synthetic.generate(20_000, seed=100 * index + leave_kb))
+                sent += 20_000
+                run(index)  # what stands before this stage has its room
+                before = count()
+                filler = fill(disk, leave_kb)
+                try:
+                    run_task(name, stage, spark, settings)
+                    said = "(it had room enough)"
+                except PipelineError as refused:
+                    said = str(refused)
+                during = count()
+                filler.unlink()
+                look = run()
+                law = look.unaccounted_records == 0 and look.lost_records == 0 and look.kafka_lag_records == 0
+                whole = all(during[table_name] >= before[table_name] for table_name in TABLES)
+                rows.append([name, leave_kb, said.replace("|", "/")[:160], "yes" if whole else "NO", "yes" if law else "NO"])
+                assert law and whole, rows
+        spark.stop()
+    write_section(
+        "Disk full",
+        f"A disk of {DISK_MB} MB that is filled up to the last so many kB before a stage writes 20,000 records; then room is made and the "
+        "job runs again.\n\n" + table(["stage", "kB left", "what is said", "tables whole", "then every record in its place"], rows),
+    )
+
+
+if __name__ == "__main__":
+    if os.environ.get("DISK_FULL_NAMESPACE") != "own":
+        os.environ["DISK_FULL_NAMESPACE"] = "own"
+        os.execvp("unshare", ["unshare", "--map-root-user", "--mount", sys.executable, *sys.argv])
+    main()

@@ -1,0 +1,24 @@
+"""Folders that cannot be written are named in a sentence, and no table holds half of anything."""
+
+from dataclasses import replace
+
+import pytest
+from bronze_rows import append_to_bronze, event
+
+from streaming_pipeline.errors import PipelineError
+from streaming_pipeline.run_log import run_task
+from streaming_pipeline.silver import cleanse_bronze_to_silver
+
+
+@pytest.mark.parametrize("folder", ["checkpoint_dir", "runs_dir"])
+def test_a_folder_that_cannot_be_written_is_named_and_the_next_run_goes_on(spark, offline_settings, tmp_path, folder):
+    append_to_bronze(spark, offline_settings, [event("a"), event("a"), b"{"])
+    in_the_way = tmp_path / "in the way"
+    in_the_way.write_text("a file")
+    with pytest.raises(PipelineError) as refused:
+        run_task("silver", cleanse_bronze_to_silver, spark, replace(offline_settings, **{folder: str(in_the_way)}))
+    said = str(refused.value)
+    assert str(in_the_way) in said and "\n" not in said and "run again" in said
+    assert spark.table(offline_settings.table("silver_events")).count() == 0
+    counts = run_task("silver", cleanse_bronze_to_silver, spark, offline_settings)
+    assert (counts.records, counts.duplicates, counts.quarantined) == (1, 1, 1)
