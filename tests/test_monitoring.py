@@ -3,12 +3,14 @@
 import random
 from dataclasses import replace
 from datetime import UTC, timedelta
+from pathlib import Path
 
-from bronze_rows import T0, shipped_contract
+from bronze_rows import T0, append_to_bronze, event, shipped_contract
 from confluent_kafka import TopicPartition
 
 from streaming_pipeline import tables
 from streaming_pipeline.bronze import stream_kafka_to_bronze
+from streaming_pipeline.contract import load_contract
 from streaming_pipeline.monitoring import conservation
 from streaming_pipeline.monitoring.freshness import freshness, health
 from streaming_pipeline.monitoring.monitor import monitor_silver_events
@@ -76,6 +78,39 @@ def test_a_row_of_monitor_logs_tells_what_is_new_and_the_next_goes_on_from_there
     append(spark, filled, "quarantined_events", [61], resolved_at="CAST(NULL AS TIMESTAMP)")
     mended = monitor_silver_events(spark, filled)
     assert (mended.unaccounted_records, mended.verified_until) == (0, {"a/0": 62})
+
+
+def test_a_field_that_the_contract_lacks_is_counted_until_the_contract_has_it(spark, offline_settings, tmp_path):
+    payloads = [event("a", colour="red"), event("b", colour="blue", value="abc"), event("c", size=1, colour=""), event("d"), b"{"]
+    append_to_bronze(spark, offline_settings, payloads)
+    cleanse_bronze_to_silver(spark, offline_settings)
+    look = monitor_silver_events(spark, offline_settings)
+    assert look.unknown_fields == {"colour": 3, "size": 1}
+    assert "fields that the contract lacks: colour (3), size (1)" in look.note
+    assert monitor_silver_events(spark, offline_settings).unknown_fields == {}
+
+    text = Path(offline_settings.contract_path).read_text()
+    (tmp_path / "config").mkdir()
+    changed = replace(offline_settings, config_dir=str(tmp_path / "config"))
+    field = "      - name: colour\n        logicalType: string\n"
+    Path(changed.contract_path).write_text(text.replace("      - name: value\n", field + "      - name: value\n"))
+    append_to_bronze(spark, changed, [event("e", colour="red", size=2)], first_offset=5, contract=load_contract(changed.contract_path))
+    cleanse_bronze_to_silver(spark, changed)
+    assert monitor_silver_events(spark, changed).unknown_fields == {"size": 1}
+    silver = {row["event_id"]: row["colour"] for row in spark.table(changed.table("silver_events")).collect()}
+    assert silver == {"a": None, "c": None, "d": None, "e": "red"}
+
+
+def test_a_clock_that_was_set_back_counts_nothing_twice(spark, offline_settings):
+    fill(spark, offline_settings, range(40), range(40, 50), range(50, 60))
+    first = monitor_silver_events(spark, offline_settings)
+    ahead = "run_time + INTERVAL 1 DAY"  # as if the look had been made before the clock was set back by a day
+    spark.sql(f"UPDATE {offline_settings.table('monitor_logs')} SET run_time = {ahead}")
+    append(spark, offline_settings, "bronze_events", [60])
+    append(spark, offline_settings, "duplicate_events", [60])
+    looks = [monitor_silver_events(spark, offline_settings) for _ in range(2)]
+    assert [(look.records, look.duplicate_events) for look in looks] == [(0, 1), (0, 0)]
+    assert looks[1].run_time > looks[0].run_time > first.run_time + timedelta(days=1)
 
 
 def test_a_partition_with_a_gap_is_looked_at_again_until_kafka_says_that_nothing_is_lost(spark, settings, broker):

@@ -159,6 +159,22 @@ def test_first_record_is_the_event_and_the_others_are_duplicates(spark, offline_
     assert rows(spark, offline_settings, "duplicate_events", "event_id", "offset") == [("a", 2), ("a", 3), ("b", 4)]
 
 
+def test_an_event_that_is_days_late_goes_to_its_own_date_and_is_once_there(spark, offline_settings):
+    late = T0 - timedelta(days=9)
+    append_to_bronze(spark, offline_settings, [event("now"), event("late", at=late)])
+    cleanse_bronze_to_silver(spark, offline_settings)
+    # A re-delivery at the late date, another event there, and one with the same id so far away that it is another one.
+    payloads = [event("late", at=late), event("later", at=late), event("later", at=late), event("now", at=late)]
+    append_to_bronze(spark, offline_settings, payloads, first_offset=2)
+    cleanse_bronze_to_silver(spark, offline_settings)
+    old, new = str(late.date()), str(T0.date())
+    found = {(row["event_id"], str(row["event_date"])) for row in spark.table(offline_settings.table("silver_events")).collect()}
+    assert found == {("now", new), ("late", old), ("later", old), ("now", old)}
+    assert rows(spark, offline_settings, "duplicate_events", "event_id", "offset") == [("late", 2), ("later", 4)]
+    files = spark.table(offline_settings.table("silver_events")).inputFiles()
+    assert {file.split("event_date=")[1].split("/")[0] for file in files} == {old, new}
+
+
 def kept_and_repeated(dates: list[int], window_days: int) -> tuple[list[int], list[int]]:
     """The rule in plain Python, for the dates (as day numbers) of one id in order: places of events, places of re-deliveries."""
     kept, repeated = [], []
