@@ -23,12 +23,14 @@ from typing import Any
 
 from bench import ROOT, fresh_home, table, write_section
 from confluent_kafka import Consumer, TopicPartition
+from pyspark.sql import SparkSession
 
 from streaming_pipeline import synthetic
 from streaming_pipeline.kafka import client_config, topic_offsets
 from streaming_pipeline.local.broker import Broker, running_broker
+from streaming_pipeline.local.spark import start_session
 from streaming_pipeline.producer import produce
-from streaming_pipeline.settings import KafkaSettings
+from streaming_pipeline.settings import KafkaSettings, Settings
 
 MAIN, MAINTENANCE, TRAINING = "full_streaming_pipeline", "table_maintenance", "train_anomaly_detector"
 REPLAY, BACKFILL = "replay_quarantine", "backfill_bronze"
@@ -103,7 +105,6 @@ class Failpoint:
 def work(home: Path, job: str, parameters: dict[str, str], failpoint: Failpoint) -> int:
     """Run one job, to be killed in it; returns 0 if it succeeded without coming to the phase."""
     import mlflow
-    from pyspark.sql import SparkSession
     from rich.console import Console
 
     from streaming_pipeline import bronze, replay, silver, tables
@@ -184,10 +185,9 @@ class Stream:
             raise self.error
 
 
-def kill_once(home: Path, phase: str, fraction: float, parameters: dict[str, dict[str, str]], secrets: dict[str, str]) -> bool:
-    """Start the phase's job and let it be killed there; returns whether it came to it. Raises if the job failed by itself."""
-    job = PHASES.get(phase, MAIN)
-    arguments = ["--work", str(home), job, phase, str(fraction), json.dumps(parameters[job])]
+def kill_once(home: Path, job: str, phase: str, fraction: float, parameters: dict[str, str], secrets: dict[str, str]) -> bool:
+    """Start a job and let it be killed in a phase ("" for none); returns whether it came to it. Raises if the job failed by itself."""
+    arguments = ["--work", str(home), job, phase, str(fraction), json.dumps(parameters)]
     log = home / "killed.log"
     with log.open("ab") as output:
         process = subprocess.Popen(
@@ -198,7 +198,11 @@ def kill_once(home: Path, phase: str, fraction: float, parameters: dict[str, dic
             cwd=ROOT,
             env={**os.environ, "KILL_SECRETS": json.dumps(secrets)},
         )
-        code = process.wait(timeout=600)
+        try:
+            code = process.wait(timeout=600)
+        finally:
+            if process.returncode is None:
+                os.killpg(process.pid, signal.SIGKILL)
     if code not in (0, -signal.SIGKILL):
         raise SystemExit(f"{job} failed after a kill (exit {code}): see the end of {log}, and {home / 'runs'}")
     return code != 0
@@ -224,19 +228,15 @@ def event_id(payload: bytes | None) -> str | None:
     try:
         event = json.loads(payload or b"")
         at = datetime.fromisoformat(event["timestamp"])
-        fine = at.tzinfo and float(event["value"]) is not None and event["event_type"] in ("click", "purchase", "view", "refund")
+        fine = at.tzinfo and not isinstance(event["value"], bool) and event["event_type"] in ("click", "purchase", "view", "refund")
+        float(event["value"])
         return event["event_id"] if fine and 1 <= len(event["event_id"]) <= 256 else None
     except (ValueError, KeyError, TypeError):
         return None
 
 
-def verdict(home: Path, topic: dict[tuple[int, int], bytes | None]) -> dict[str, int]:
+def verdict(spark: SparkSession, settings: Settings, topic: dict[tuple[int, int], bytes | None]) -> dict[str, int]:
     """What is wrong in the tables, by name; all zero if each record is in its one place."""
-    from streaming_pipeline.local.spark import start_session
-    from streaming_pipeline.settings import Settings
-
-    spark = start_session(home)
-    settings = Settings(catalog="spark_catalog")
 
     def rows(name: str, *columns: str, where: str = "TRUE") -> list[tuple]:
         return [tuple(row) for row in spark.table(settings.table(name)).where(where).select("partition", "offset", *columns).collect()]
@@ -270,7 +270,6 @@ def verdict(home: Path, topic: dict[tuple[int, int], bytes | None]) -> dict[str,
         f"{len(topic):,} records: {len(silver):,} events, {len(duplicates):,} duplicates, {len(open_quarantine):,} rejected; "
         f"{len(looks)} looks, {sum(bool(look['unaccounted_records']) for look in looks)} of which saw an unfinished replay"
     )
-    spark.stop()
     return wrong
 
 
@@ -295,21 +294,21 @@ def run(home: Path, broker: Broker, kills: int, seed: int) -> tuple[dict[str, in
     parameters[BACKFILL] = {"from_time": "2020-01-01T00:00:00Z"}
     done: dict[str, int] = dict.fromkeys(PHASES, 0)
     with Stream(kafka, seed) as stream:
-        kill_once(home, "none", 0, parameters, secrets)  # a first whole run: tables and a champion
+        kill_once(home, MAIN, "", 0, {}, secrets)  # a first whole run: tables and a champion
         for number, phase in enumerate(schedule(kills, rng), start=1):
             for _ in range(3):
-                if kill_once(home, phase, rng.random(), parameters, secrets):
+                if kill_once(home, PHASES[phase], phase, rng.random(), parameters[PHASES[phase]], secrets):
                     done[phase] += 1
                     break
                 stream.send(300)
             print(f"{number:4} {phase}: {'killed' if done[phase] else 'never came there'}", flush=True)
     for job in (MAIN, REPLAY, MAIN):
-        PHASES["none"] = job
-        if kill_once(home, "none", 0, parameters, secrets):
-            raise SystemExit("the last runs were killed by somebody else")
-    del PHASES["none"]
+        kill_once(home, job, "", 0, parameters[job], secrets)
     topic = read_topic(kafka)
-    return done, verdict(home, topic), len(topic)
+    spark = start_session(home)
+    wrong = verdict(spark, Settings(catalog="spark_catalog"), topic)
+    spark.stop()
+    return done, wrong, len(topic)
 
 
 def main() -> None:
@@ -319,6 +318,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--home", type=Path, help="an empty folder, and no section of RESULTS.md")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("Stopped."))  # so that nothing is left running
     home = options.home.resolve() if options.home else fresh_home("kill")
     began = time.monotonic()
     with running_broker(home) as broker:

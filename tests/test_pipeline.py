@@ -46,6 +46,12 @@ class Pipeline:
         self.secrets = {**broker.secrets("SSL", self.topic), **MAIL}
         self.kafka = broker.kafka_settings("SSL", self.topic)
         self.settings = Settings(catalog="spark_catalog", schema=self.schema, config_dir=str(ROOT / "config"))
+        self.parameters = {
+            "schema": self.schema,
+            "runs_dir": str(folder / "runs"),
+            "checkpoint_dir": str(folder / "checkpoints"),
+            "kafka_topic": self.topic,
+        }
         self.truth = folder / "ground_truth.jsonl"
         self.console = Console(file=io.StringIO(), width=160)
 
@@ -61,17 +67,11 @@ class Pipeline:
         bundle = load_bundle(self.root, local_home=self.home)
         prepare_mlflow(self.home, bundle, {})
         run_id = uuid.uuid4().hex[:8]
-        own = {
-            "schema": self.schema,
-            "runs_dir": str(self.folder / "runs"),
-            "checkpoint_dir": str(self.folder / "checkpoints"),
-            "kafka_topic": self.topic,
-        }
         declared = {parameter["name"] for parameter in bundle.job(job)["parameters"]}
         return run_job(
             bundle,
             job,
-            parameters={**{name: value for name, value in own.items() if name in declared}, **parameters},
+            parameters={**{name: value for name, value in self.parameters.items() if name in declared}, **parameters},
             spark_for_task=self.spark.newSession,
             secrets=self.secrets,
             run_dir=self.folder / "runs" / run_id,

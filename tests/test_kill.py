@@ -1,0 +1,26 @@
+"""A short version of benchmarks/kill.py: five kills by SIGKILL, and every record of the topic is in its one place."""
+
+import random
+
+import kill
+from test_pipeline import Pipeline
+
+from streaming_pipeline.local.spark import register_tables
+from streaming_pipeline.producer import produce
+from streaming_pipeline.synthetic import generate
+
+
+def test_after_five_kills_nothing_is_lost_and_nothing_is_there_twice(spark, home, broker, tmp_path):
+    made, rng = Pipeline(spark, home, broker, tmp_path), random.Random(5)
+    sent = []
+    for phase in ("bronze_stream", "quarantine_write", "duplicates_write", "silver_write", "gold_write"):
+        events = list(generate(600, seed=len(sent), faults=kill.FAULTS))
+        produce(made.kafka, [*events, *rng.sample(sent, min(len(sent), 20))])
+        sent += events
+        assert kill.kill_once(home, kill.MAIN, phase, rng.random(), made.parameters, made.secrets), phase
+    register_tables(spark, home)
+    assert made.run().state == "SUCCESS", made.console.file.getvalue()
+    topic = kill.read_topic(made.kafka)
+    assert len(topic) > 3_000
+    wrong = kill.verdict(spark, made.settings, topic)
+    assert not any(wrong.values()), wrong
