@@ -6,12 +6,15 @@ import re
 import shutil
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeVar
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "RESULTS.md"
+Result = TypeVar("Result")
 _TITLE = "# Results\n\nEach section is written by the program that it names, and by nothing else.\n"
 
 
@@ -45,6 +48,13 @@ def write_section(title: str, body: str) -> None:
     text = mine.sub(lambda _: f"{section}\n", text) if mine.search(text) else f"{text.rstrip()}\n\n{section}"
     RESULTS.write_text(text.rstrip() + "\n", encoding="utf-8")
     print(section)
+
+
+def seconds(work: Callable[[], Result]) -> tuple[float, Result]:
+    """How long `work` takes, and what it returns."""
+    began = time.perf_counter()
+    result = work()
+    return time.perf_counter() - began, result
 
 
 class PeakMemory:

@@ -6,12 +6,10 @@ after the stages, and its mean counts.
 
 import argparse
 import logging
-import time
-from collections.abc import Callable
 from dataclasses import replace
 
 import mlflow
-from bench import ROOT, PeakMemory, fresh_home, table, write_section
+from bench import ROOT, PeakMemory, fresh_home, seconds, table, write_section
 
 from streaming_pipeline import kafka, synthetic
 from streaming_pipeline.bronze import stream_kafka_to_bronze
@@ -29,13 +27,6 @@ from streaming_pipeline.silver import cleanse_bronze_to_silver
 from streaming_pipeline.streams import run_available_now
 
 WARM_UP_EVENTS = 200_000
-
-
-def seconds(work: Callable[[], object]) -> tuple[float, object]:
-    """How long `work` takes, and what it returns."""
-    began = time.perf_counter()
-    result = work()
-    return time.perf_counter() - began, result
 
 
 def bare_append(spark, connection: KafkaSettings, settings: Settings, name: str) -> None:

@@ -1,6 +1,6 @@
 """Nightly maintenance: fewer files on closed dates, the same rows, and the time travel that the tables promise."""
 
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 
 from bronze_rows import T0, shipped_contract
 
@@ -39,3 +39,40 @@ def test_closed_dates_are_compacted_and_rows_stay(spark, offline_settings, monke
     assert len([path for path in spark.table(name).inputFiles() if f"event_date={T0.date()}" in path]) == 1
     # VACUUM leaves what time travel needs.
     assert spark.sql(f"SELECT * FROM {name} VERSION AS OF {versions - 1}").count() == 4
+
+
+def test_a_date_that_keeps_several_files_is_optimized_again_only_for_new_rows(spark, offline_settings, monkeypatch):
+    silver = tables.silver_events(shipped_contract())
+    monkeypatch.setattr(tables, "all_tables", lambda contract: [silver])
+    tables.create_missing(spark, offline_settings, [silver])
+    name = offline_settings.table("silver_events")
+    days = [T0 - timedelta(days=1), T0]
+
+    def write(at: datetime, first: int, processed_at: datetime) -> None:
+        rows = [(f"e{offset}", at, at.date(), "a", 0, offset, processed_at) for offset in range(first, first + 100)]
+        columns = "event_id string, timestamp timestamp, event_date date, topic_id string, partition int, offset long"
+        frame = spark.createDataFrame(rows, f"{columns}, processed_at timestamp").coalesce(1)
+        frame.write.format("delta").mode("append").saveAsTable(name)
+
+    def optimized() -> tuple[int, int]:
+        (done,) = maintain_tables(spark, offline_settings).tables
+        return done["dates"], done["files_after"]
+
+    for number, day in enumerate([*days, *days]):
+        write(day, 100 * number, day)
+    monkeypatch.setattr(spark, "sql", _without_vacuum(spark.sql))  # it is not what is tested here
+    spark.conf.set("spark.databricks.delta.optimize.maxFileSize", "2000")  # less than the rows of a date need
+    try:
+        dates, files = optimized()
+        assert dates == 2 and files >= 4
+        assert optimized() == (0, files)
+        write(T0, 400, datetime.now(UTC))
+        assert optimized()[0] == 1
+        assert optimized()[0] == 0
+    finally:
+        spark.conf.unset("spark.databricks.delta.optimize.maxFileSize")
+    assert spark.table(name).select("event_id").distinct().count() == spark.table(name).count() == 500
+
+
+def _without_vacuum(sql):
+    return lambda text, *rest, **more: None if text.startswith("VACUUM") else sql(text, *rest, **more)

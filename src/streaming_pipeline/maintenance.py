@@ -2,11 +2,13 @@
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any
 
 from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
 
 from streaming_pipeline import tables
 from streaming_pipeline.contract import load_contract
@@ -22,7 +24,7 @@ class Maintenance:
 
 
 def maintain_tables(spark: SparkSession, settings: Settings) -> Maintenance:
-    """OPTIMIZE silver's and gold's closed dates that have more than one file, and VACUUM every table.
+    """OPTIMIZE silver's and gold's closed dates that have more than one file and new rows, and VACUUM every table.
 
     A date is closed once it is over in UTC: Z-ordering rewrites what it touches each time, so that the open date is left alone, and
     a closed one until late events have added to it. Must not run beside the main job: the two would conflict over files.
@@ -31,11 +33,14 @@ def maintain_tables(spark: SparkSession, settings: Settings) -> Maintenance:
     every = tables.all_tables(contract)
     tables.create_missing(spark, settings, every)
     zorder = {"silver_events": contract.event_time_field, "gold_anomaly_predictions": "anomaly_score"}
+    written_at = {"silver_events": "processed_at", "gold_anomaly_predictions": "scored_at"}
     done = []
     for table in every:
         name = settings.table(table.name)
         files_before = spark.table(name).inputFiles()
         dates = closed_dates(files_before, datetime.now(UTC).date()) if table.name in zorder else []
+        if dates:
+            dates = with_new_rows(spark, name, dates, written_at[table.name])
         # Optimized date by date: one bounded rewrite each, and one that fails does not undo the others.
         for day in dates:
             spark.sql(f"OPTIMIZE {name} WHERE event_date = DATE'{day}' ZORDER BY (`{zorder[table.name]}`)")
@@ -51,3 +56,24 @@ def closed_dates(files: list[str], today: date) -> list[date]:
     """The dates before `today` that have more than one of the data files, whose paths hold `event_date=YYYY-MM-DD`."""
     days = Counter(date.fromisoformat(found[1]) for file in files if (found := re.search(r"event_date=(\d{4}-\d{2}-\d{2})", file)))
     return sorted(day for day, count in days.items() if day < today and count > 1)
+
+
+def with_new_rows(spark: SparkSession, name: str, dates: Sequence[date], written_at: str) -> list[date]:
+    """Those of the dates whose newest row (by the column `written_at`) is newer than their last OPTIMIZE.
+
+    A date that is larger than OPTIMIZE's target size keeps more than one file for good, which is no reason to rewrite it each night.
+    The table's history tells of an OPTIMIZE for as long as the table keeps its log (30 days); without one a date counts as new.
+    """
+    rows = spark.table(name).where(F.col("event_date").isin(list(dates)))
+    newest = rows.groupBy("event_date").agg(F.max(written_at).alias("newest"))
+    # Of an OPTIMIZE of one date the history tells as text: ["('event_date = 2026-03-01)"]; before the sign may stand a number.
+    days = F.regexp_extract_all(F.col("operationParameters")["predicate"], F.lit(r"event_date\S* = \D*(\d{4}-\d{2}-\d{2})"))
+    optimized = (
+        spark.sql(f"DESCRIBE HISTORY {name}")
+        .where("operation = 'OPTIMIZE'")
+        .select(F.explode(days.cast("array<date>")).alias("event_date"), "timestamp")
+        .groupBy("event_date")
+        .agg(F.max("timestamp").alias("optimized"))
+    )
+    is_new = F.coalesce(F.col("newest") > F.col("optimized"), F.lit(True))
+    return sorted(row["event_date"] for row in newest.join(optimized, "event_date", "left").where(is_new).collect())
