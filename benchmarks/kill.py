@@ -9,6 +9,7 @@ import collections
 import contextlib
 import io
 import json
+import math
 import os
 import random
 import signal
@@ -56,6 +57,7 @@ PHASES = {
 }
 """Where a kill strikes, and the job that comes there."""
 TOPIC = "stream-input"
+TYPES = ("click", "purchase", "view")
 FAULTS = ["redelivery", "malformed", "wrong_type", "missing_field", "late"]
 
 
@@ -223,19 +225,20 @@ def read_topic(kafka: KafkaSettings) -> dict[tuple[int, int], bytes | None]:
     return found
 
 
-def event_id(payload: bytes | None) -> str | None:
-    """The id of a valid event, refunds included; None for a record that is none. The contract's rules, in plain Python."""
+def event_id(payload: bytes | None, types: tuple[str, ...]) -> str | None:
+    """The id of a valid event; None for a record that is none. The contract's rules, in plain Python."""
     try:
         event = json.loads(payload or b"")
-        at = datetime.fromisoformat(event["timestamp"])
-        fine = at.tzinfo and not isinstance(event["value"], bool) and event["event_type"] in ("click", "purchase", "view", "refund")
-        float(event["value"])
-        return event["event_id"] if fine and 1 <= len(event["event_id"]) <= 256 else None
+        at, value = datetime.fromisoformat(event["timestamp"]), event["value"]
+        fine = at.tzinfo and 2000 <= at.year < 2100 and not isinstance(value, bool) and math.isfinite(float(value))
+        return event["event_id"] if fine and event["event_type"] in types and 1 <= len(event["event_id"]) <= 256 else None
     except (ValueError, KeyError, TypeError):
         return None
 
 
-def verdict(spark: SparkSession, settings: Settings, topic: dict[tuple[int, int], bytes | None]) -> dict[str, int]:
+def verdict(
+    spark: SparkSession, settings: Settings, topic: dict[tuple[int, int], bytes | None], types: tuple[str, ...] = TYPES
+) -> dict[str, int]:
     """What is wrong in the tables, by name; all zero if each record is in its one place."""
 
     def rows(name: str, *columns: str, where: str = "TRUE") -> list[tuple]:
@@ -246,7 +249,7 @@ def verdict(spark: SparkSession, settings: Settings, topic: dict[tuple[int, int]
     placed = collections.Counter(row[:2] for row in (*silver, *duplicates, *open_quarantine))
     in_gold, in_bronze = collections.Counter(gold), collections.Counter(row[:2] for row in bronze)
     in_silver = {row[:2]: row[2] for row in silver}
-    ids = {key: event_id(payload) for key, payload in topic.items()}
+    ids = {key: event_id(payload, types) for key, payload in topic.items()}
     valid_ids = {name for name in ids.values() if name is not None}
     looks = spark.table(settings.table("monitor_logs")).where("table_name = 'silver_events'").orderBy("run_time").collect()
     wrong = {
@@ -306,7 +309,7 @@ def run(home: Path, broker: Broker, kills: int, seed: int) -> tuple[dict[str, in
         kill_once(home, job, "", 0, parameters[job], secrets)
     topic = read_topic(kafka)
     spark = start_session(home)
-    wrong = verdict(spark, Settings(catalog="spark_catalog"), topic)
+    wrong = verdict(spark, Settings(catalog="spark_catalog"), topic, (*TYPES, "refund"))
     spark.stop()
     return done, wrong, len(topic)
 
