@@ -51,7 +51,7 @@ class Secrets:
 
 def key_lines(pem: str) -> tuple[str, ...]:
     """The lines of the private keys in a PEM text that are the key itself, without a short last one."""
-    keys = re.findall(r"PRIVATE KEY-----\n(.*?)\n-----END", pem, re.DOTALL)
+    keys = re.findall(r"BEGIN [A-Z ]*PRIVATE KEY-----\n(.*?)\n-----END", pem, re.DOTALL)
     return tuple({line for key in keys for line in key.splitlines() if len(line) > 40})
 
 

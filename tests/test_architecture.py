@@ -21,13 +21,14 @@ BELOW = {
     "kafka",
     "streams",
     "run_log",
+    "losses",
     "synthetic",
     "spoilt_payloads",
     "producer",
     "consumer",
     "queries",
 }
-STAGES = {"bronze", "silver", "gold", "monitoring", "model", "alerts", "maintenance"}
+STAGES = {"bronze", "silver", "gold", "monitoring", "model", "alerts", "maintenance", "replay", "backfill"}
 
 
 def imports(file: Path) -> set[str]:

@@ -199,7 +199,7 @@ def test_a_task_knows_the_line_that_it_stands_in():
 
 def test_an_unknown_job_or_target_lists_those_that_there_are():
     with pytest.raises(
-        UsageError, match=r"Job 'ful'.* full_streaming_pipeline, produce_synthetic_events, table_maintenance, train_anomaly"
+        UsageError, match=r"Job 'ful'.* backfill_bronze, full_streaming_pipeline, produce_synthetic_events, replay_quarantine, table_maint"
     ):
         load_bundle(ROOT).job("ful")
     with pytest.raises(UsageError, match=r"Target 'staging'.* dev, serverless, prod"):
@@ -233,7 +233,7 @@ BROKEN = {
         "resources/compute.yml",
         "  job_cluster_key: main\n  libraries",
         "  job_cluster_kez: main\n  libraries",
-        ["resources/compute.yml:", "'job_cluster_kez'", "'01_stream_kafka_to_bronze'"],
+        ["resources/compute.yml:", "'job_cluster_kez'", "'backfill_bronze'"],
     ),
     "override of no task": (
         "resources/compute.yml",
