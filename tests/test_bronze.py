@@ -5,19 +5,21 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from confluent_kafka import TopicPartition
+from confluent_kafka import Producer, TopicPartition
 
 from streaming_pipeline.bronze import stream_kafka_to_bronze
 from streaming_pipeline.errors import PipelineError
-from streaming_pipeline.kafka import topic_offsets
+from streaming_pipeline.kafka import client_config, topic_offsets
 from streaming_pipeline.monitoring.monitor import monitor_silver_events
-from streaming_pipeline.producer import LineRecords, produce
 from streaming_pipeline.silver import cleanse_bronze_to_silver
 
 
 def send(settings, count):
-    """Put `count` records without a key on the topic; returns how many each partition holds in all."""
-    produce(settings.kafka, LineRecords(b"{}" for _ in range(count)))
+    """Put `count` records on the topic, on each partition as many; returns how many each holds in all."""
+    producer = Producer(client_config(settings.kafka))
+    for number in range(count):
+        producer.produce(settings.kafka_topic, b"{}", partition=number % 3)
+    assert producer.flush(30) == 0
     return topic_offsets(settings.kafka).ends
 
 
