@@ -193,7 +193,7 @@ def _judge_new_field(spark: SparkSession, settings: Settings, lines: list[dict[s
     number = F.expr("try_cast(event_id AS BIGINT)")
     kept = table.where(reduce(or_, [number.between(int(line["first_event_id"]), int(line["last_event_id"])) for line in lines])).count()
     fields = ", ".join(sorted({line["field"] for line in lines}))
-    return Verdict("new_field", carriers, kept, f"the events are kept, their unknown field {fields} in bronze only, counted in monitor_logs")
+    return Verdict("new_field", carriers, kept, f"the events are kept, their unknown field {fields} in bronze, counted in monitor_logs")
 
 
 def _judge_records(spark: SparkSession, settings: Settings, summaries: list[dict[str, Any]]) -> Verdict:
