@@ -2,12 +2,14 @@
 
 import itertools
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from streaming_pipeline import tables
 from streaming_pipeline.bronze import to_bronze
 from streaming_pipeline.contract import Contract, load_contract
+from streaming_pipeline.settings import Settings
 
 T0 = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
 KAFKA_SCHEMA = "key binary, value binary, topic string, partition int, offset bigint, timestamp timestamp, timestampType int"
@@ -34,6 +36,22 @@ def kafka_frame(spark, payloads, first_offset=0, partition=0, kafka_timestamp=No
         for payload, offset in zip(payloads, offsets, strict=False)
     ]
     return spark.createDataFrame(rows, KAFKA_SCHEMA)
+
+
+def with_contract(settings: Settings, folder: Path, old: str, new: str) -> Settings:
+    """The settings with a contract of their own, in which `new` stands for `old`."""
+    text = Path(settings.contract_path).read_text()
+    assert old in text
+    changed = replace(settings, config_dir=str(folder / "config"))
+    Path(changed.config_dir).mkdir(exist_ok=True)
+    Path(changed.contract_path).write_text(text.replace(old, new))
+    return changed
+
+
+def with_field(settings: Settings, folder: Path, name: str) -> Settings:
+    """The settings with a contract that has one more text."""
+    value = "      - name: value\n"
+    return with_contract(settings, folder, value, f"      - name: {name}\n        logicalType: string\n{value}")
 
 
 def append_to_bronze(spark, settings, payloads, *, topic_id="topic-a", contract=None, **where) -> None:

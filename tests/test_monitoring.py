@@ -3,9 +3,8 @@
 import random
 from dataclasses import replace
 from datetime import UTC, timedelta
-from pathlib import Path
 
-from bronze_rows import T0, append_to_bronze, event, shipped_contract
+from bronze_rows import T0, append_to_bronze, event, shipped_contract, with_field
 from confluent_kafka import TopicPartition
 
 from streaming_pipeline import tables
@@ -89,11 +88,7 @@ def test_a_field_that_the_contract_lacks_is_counted_until_the_contract_has_it(sp
     assert "fields that the contract lacks: colour (3), size (1)" in look.note
     assert monitor_silver_events(spark, offline_settings).unknown_fields == {}
 
-    text = Path(offline_settings.contract_path).read_text()
-    (tmp_path / "config").mkdir()
-    changed = replace(offline_settings, config_dir=str(tmp_path / "config"))
-    field = "      - name: colour\n        logicalType: string\n"
-    Path(changed.contract_path).write_text(text.replace("      - name: value\n", field + "      - name: value\n"))
+    changed = with_field(offline_settings, tmp_path, "colour")
     append_to_bronze(spark, changed, [event("e", colour="red", size=2)], first_offset=5, contract=load_contract(changed.contract_path))
     cleanse_bronze_to_silver(spark, changed)
     assert monitor_silver_events(spark, changed).unknown_fields == {"size": 1}

@@ -2,10 +2,9 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
-from bronze_rows import append_to_bronze, event
+from bronze_rows import append_to_bronze, event, with_contract
 
 from streaming_pipeline import tables
 from streaming_pipeline.backfill import backfill_bronze, portions
@@ -24,11 +23,7 @@ ALL = Choice()
 @pytest.fixture
 def allow_refunds(offline_settings, tmp_path):
     """The settings after a fix of the contract: refunds are events too."""
-    text = Path(offline_settings.contract_path).read_text()
-    (tmp_path / "config").mkdir()
-    changed = replace(offline_settings, config_dir=str(tmp_path / "config"))
-    Path(changed.contract_path).write_text(text.replace("[click, purchase, view]", "[click, purchase, view, refund]"))
-    return changed
+    return with_contract(offline_settings, tmp_path, "[click, purchase, view]", "[click, purchase, view, refund]")
 
 
 def offsets(spark, settings, name, where="TRUE"):

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from bronze_rows import T0, append_to_bronze, event, kafka_frame, shipped_contract
+from bronze_rows import T0, append_to_bronze, event, kafka_frame, shipped_contract, with_contract, with_field
 
 from streaming_pipeline import silver, tables
 from streaming_pipeline.bronze import to_bronze
@@ -252,10 +252,7 @@ def test_a_lost_checkpoint_adds_nothing_and_moves_no_record_though_the_contract_
     before = place(spark, offline_settings)
     assert sorted(before) == list(range(64))
     assert all(len(where) == 1 for where in before.values())
-    text = Path(offline_settings.contract_path).read_text()
-    (tmp_path / "config").mkdir()
-    changed = replace(offline_settings, config_dir=str(tmp_path / "config"))
-    Path(changed.contract_path).write_text(text.replace("[click, purchase, view]", "[refund]"))
+    changed = with_contract(offline_settings, tmp_path, "[click, purchase, view]", "[refund]")
     shutil.rmtree(offline_settings.checkpoint_dir)
     assert cleanse_bronze_to_silver(spark, changed) == silver.SilverCounts(0, 0, 0)
     assert place(spark, changed) == before
@@ -263,11 +260,7 @@ def test_a_lost_checkpoint_adds_nothing_and_moves_no_record_though_the_contract_
 
 def test_a_field_that_is_new_in_the_contract_is_read_from_what_arrived_before(spark, offline_settings, tmp_path):
     append_to_bronze(spark, offline_settings, [event("a", channel="web"), event("b")])
-    text = Path(offline_settings.contract_path).read_text()
-    (tmp_path / "config").mkdir()
-    changed = replace(offline_settings, config_dir=str(tmp_path / "config"))
-    field = "      - name: channel\n        logicalType: string\n"
-    Path(changed.contract_path).write_text(text.replace("      - name: value\n", field + "      - name: value\n"))
+    changed = with_field(offline_settings, tmp_path, "channel")
     cleanse_bronze_to_silver(spark, changed)
     assert rows(spark, changed, "silver_events", "event_id", "channel") == [("a", "web"), ("b", None)]
 

@@ -4,11 +4,8 @@ For records that bronze has lost (`lost_records`, rows deleted by mistake) and K
 is left to the stream.
 """
 
-import json
 from collections.abc import Iterator
 from datetime import datetime
-from functools import reduce
-from operator import or_
 
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
@@ -16,7 +13,7 @@ from pyspark.sql import functions as F
 from streaming_pipeline import kafka, tables
 from streaming_pipeline.bronze import Ingested, bronze_checkpoint, held_until, to_bronze
 from streaming_pipeline.contract import load_contract
-from streaming_pipeline.coordinates import KEY
+from streaming_pipeline.coordinates import leave_out, lies_within
 from streaming_pipeline.errors import PipelineError
 from streaming_pipeline.settings import SERVICE_CREDENTIAL, Settings
 from streaming_pipeline.streams import read_until
@@ -51,21 +48,10 @@ def backfill_bronze(spark: SparkSession, settings: Settings, since: datetime) ->
     ranges = {partition: (first, min(until.get(partition, 0), topic.ends[partition])) for partition, first in topic.beginnings.items()}
     added = 0
     for portion in portions(ranges, settings.max_offsets_per_trigger):
-        # A batch read of Kafka wants a range for every partition; an empty one for those that are through.
-        places = {partition: portion.get(partition, (0, 0)) for partition in topic.ends}
-        starts, ends = ({str(partition): place[side] for partition, place in places.items()} for side in (0, 1))
-        records = (
-            spark.read.format("kafka")
-            .options(**kafka.spark_options(connection))
-            .option("startingOffsets", json.dumps({topic.info.topic: starts}))
-            .option("endingOffsets", json.dumps({topic.info.topic: ends}))
-            .load()
-        )
-        within = [  # literal bounds, by which Delta skips files
-            (F.col("partition") == partition) & F.col("offset").between(first, end - 1) for partition, (first, end) in portion.items()
-        ]
-        held = spark.table(settings.table("bronze_events")).where((F.col("topic_id") == topic_id) & reduce(or_, within))
-        lacking = records.join(held.select("partition", "offset"), on=KEY[1:], how="left_anti")
+        records = spark.read.format("kafka").options(**kafka.range_options(connection, topic.info, portion)).load()
+        spans = [(topic_id, partition, first, end - 1) for partition, (first, end) in portion.items()]
+        held = spark.table(settings.table("bronze_events")).where(lies_within(spans))
+        lacking = leave_out(records.withColumn("topic_id", F.lit(topic_id)), held)
         added += tables.append(settings, "bronze_events", to_bronze(lacking, contract, topic_id))
     note = f"{added:,} records that bronze lacked; the next run of the main job takes them on" if added else "bronze lacks none"
     return Ingested(added, note)

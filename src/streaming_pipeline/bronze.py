@@ -1,6 +1,7 @@
 """Kafka → `bronze_events`: whatever is on the topic arrives, unchanged, exactly once, in bounded batches."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pyspark.sql import DataFrame, SparkSession
@@ -59,6 +60,13 @@ def held_until(spark: SparkSession, settings: Settings, topic_id: str) -> dict[i
     return {row["partition"]: row["last"] + 1 for row in held.groupBy("partition").agg(F.max("offset").alias("last")).collect()}
 
 
+def starting_offsets(topic: kafka.TopicOffsets, next_offsets: Mapping[int, int]) -> str:
+    """Spark's `startingOffsets`: for each partition the next offset, or the first that Kafka holds where that is later (an earlier one
+    would stop the stream); -2, Kafka's earliest, where none is known."""
+    known = {partition: max(offset, topic.beginnings.get(partition, 0)) for partition, offset in next_offsets.items()}
+    return json.dumps({topic.info.topic: {str(partition): known.get(partition, -2) for partition in sorted({*topic.ends, *known})}})
+
+
 def stream_kafka_to_bronze(spark: SparkSession, settings: Settings) -> Ingested:
     """Bring what is new on the topic into `bronze_events`, and end.
 
@@ -78,9 +86,7 @@ def stream_kafka_to_bronze(spark: SparkSession, settings: Settings) -> Ingested:
                 f"The checkpoint of bronze is gone, bronze holds records of {topic.info.topic}, and with {SERVICE_CREDENTIAL} Kafka "
                 "cannot be asked for its partitions: restore the checkpoint folder, or run once with another way to log in."
             )
-        # -2 is Kafka's earliest; an offset before the first that Kafka holds would stop the stream.
-        held = {p: max(offset, topic.beginnings.get(p, 0)) for p, offset in next_offsets.items()}
-        begin = json.dumps({topic.info.topic: {str(p): held.get(p, -2) for p in sorted({*topic.ends, *held})}})
+        begin = starting_offsets(topic, next_offsets)
     elif not next_offsets:
         note = losses.record_recreated_topic(spark, settings, topic)
     note = losses.refuse_or_record(spark, settings, topic, next_offsets) or note

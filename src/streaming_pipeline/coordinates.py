@@ -1,5 +1,6 @@
 """The key of a record (topic_id, partition, offset) tells it from every other; by it a batch that is run again adds nothing."""
 
+from collections.abc import Iterable
 from functools import reduce
 from operator import or_
 
@@ -16,13 +17,18 @@ def covering(batch: DataFrame) -> Column | None:
     Its bounds are literals, so that Delta skips files by statistics.
     """
     spans = batch.groupBy("topic_id", "partition").agg(F.min("offset").alias("first"), F.max("offset").alias("last")).collect()
-    within = [
-        (F.col("topic_id") == span["topic_id"])
-        & (F.col("partition") == span["partition"])
-        & F.col("offset").between(span["first"], span["last"])
-        for span in sorted(spans)
-    ]
-    return reduce(or_, within) if within else None
+    return lies_within(map(tuple, sorted(spans))) if spans else None
+
+
+def lies_within(spans: Iterable[tuple[str, int, int, int]]) -> Column:
+    """Whether a row's key lies in one of the spans: (topic_id, partition, first offset, last offset)."""
+    return reduce(
+        or_,
+        [
+            (F.col("topic_id") == topic_id) & (F.col("partition") == partition) & F.col("offset").between(first, last)
+            for topic_id, partition, first, last in spans
+        ],
+    )
 
 
 def leave_out(rows: DataFrame, keys: DataFrame) -> DataFrame:

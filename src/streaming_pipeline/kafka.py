@@ -3,6 +3,7 @@
 A Kafka client that cannot connect goes on trying for minutes and says little, Spark's above all; so a run asks `check_connection` first.
 """
 
+import json
 import logging
 import os
 import re
@@ -63,6 +64,17 @@ def spark_options(kafka: KafkaSettings) -> dict[str, str]:
     if SERVICE_CREDENTIAL not in kafka.options:
         options |= {f"kafka.{key}": value for key, value in _java_security(kafka).items()}
     return options | dict(kafka.options)
+
+
+def range_options(kafka: KafkaSettings, topic: TopicInfo, ranges: Mapping[int, tuple[int, int]]) -> dict[str, str]:
+    """The options of a batch read of these offsets: partition → the first, and the one behind the last.
+
+    Spark wants a range for every partition; an empty one stands for those that are not asked for.
+    """
+    places = {partition: ranges.get(partition, (0, 0)) for partition in topic.partitions}
+    starts, ends = ({partition: place[side] for partition, place in places.items()} for side in (0, 1))
+    offsets = {"startingOffsets": json.dumps({topic.topic: starts}), "endingOffsets": json.dumps({topic.topic: ends})}
+    return spark_options(kafka) | offsets
 
 
 def _java_security(kafka: KafkaSettings) -> dict[str, str]:

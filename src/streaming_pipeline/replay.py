@@ -5,17 +5,19 @@ after, so that a replay which ends between the two is finished by the next.
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from pyspark.sql import Column, SparkSession
 
 from streaming_pipeline import silver, tables
 from streaming_pipeline.contract import check_patterns, load_contract
-from streaming_pipeline.coordinates import KEY, covering, leave_out, leave_out_any
+from streaming_pipeline.coordinates import KEY, covering, leave_out_any
 from streaming_pipeline.errors import UsageError
+from streaming_pipeline.run_log import Step, collect_steps
 from streaming_pipeline.settings import Settings, parse_time
 
+_RESOLVED_IN = ("silver_events", "duplicate_events")
 _REASON = re.compile(r"[a-z_0-9]+(:[A-Za-z][A-Za-z0-9_]*)?")
 
 
@@ -58,6 +60,7 @@ class Replayed:
     duplicates: int
     rejected: int
     dry_run: bool
+    steps: tuple[Step, ...] = field(default=(), repr=False, compare=False)
 
     @property
     def note(self) -> str:
@@ -74,35 +77,29 @@ def replay_quarantine(spark: SparkSession, settings: Settings, choice: Choice, d
     contract = load_contract(settings.contract_path)
     check_patterns(spark, contract, settings.contract_path)
     tables.create_missing(spark, settings, tables.record_tables(contract))
-    table = lambda name: spark.table(settings.table(name))  # noqa: E731
-    chosen = table("quarantined_events").where(choice.sql())
+    chosen = spark.table(settings.table("quarantined_events")).where(choice.sql())
     within = covering(chosen)
     if within is None:
         return Replayed(0, 0, 0, dry_run)
-    placed = table("silver_events").where(within).select(*KEY).unionByName(table("duplicate_events").where(within).select(*KEY))
-    judged = silver.judged_again(leave_out_any(chosen, placed), contract)
+    judged = silver.judged_again(leave_out_any(chosen, silver.placed(spark, settings, within, _RESOLVED_IN)), contract)
     batch = silver.extent(judged, contract)
     events = duplicates = 0
     if batch.valid:
-        window = settings.dedupe_window_days
         valid = judged.where("reasons IS NULL")
-        repeated = silver.repetitions(valid, table("silver_events").where(batch.near_dates(window)), contract, window)
+        repeats = silver.repeated(spark, settings, contract, valid, batch)
         if dry_run:
-            duplicates = repeated.count()
+            duplicates = repeats.count()
             events = batch.valid - duplicates
         else:
-            duplicates = tables.append(settings, "duplicate_events", repeated)
-            fresh = silver.events(leave_out(valid, table("duplicate_events").where(within)), contract)
-            events = tables.append(settings, "silver_events", fresh)
+            duplicates, events = silver.write_valid(settings, contract, valid, repeats, within)
     if not dry_run:
         _resolve(spark, settings, within)
-    return Replayed(events, duplicates, batch.rejected, dry_run)
+    return Replayed(events, duplicates, batch.rejected, dry_run, collect_steps(settings.run_dir, silver.STEPS))
 
 
 def _resolve(spark: SparkSession, settings: Settings, within: Column) -> None:
     """Close the quarantine's open rows whose record is an event or a re-delivery by now."""
-    keys = [spark.table(settings.table(name)).where(within).select(*KEY) for name in ("silver_events", "duplicate_events")]
-    keys[0].unionByName(keys[1]).createOrReplaceTempView("placed_records")
+    silver.placed(spark, settings, within, _RESOLVED_IN).createOrReplaceTempView("placed_records")
     same = " AND ".join(f"held.`{name}` = placed_records.`{name}`" for name in KEY)
     spark.sql(
         f"MERGE INTO {settings.table('quarantined_events')} AS held USING placed_records ON {same} AND held.resolved_at IS NULL "

@@ -10,6 +10,7 @@ where the frame that a stream hands to `foreachBatch` would be read whole by eac
 
 import io
 import json
+from collections.abc import Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
@@ -171,20 +172,36 @@ def write_batch(keys: DataFrame, batch_id: int, settings: Settings, contract_tex
     # The contract has now been through all rows: one that Spark cannot work with must not be what later attempts are held to.
     pin_contract(checkpoint, batch_id, contract.text)
 
-    placed = reduce(DataFrame.unionByName, [table(name).where(within).select(*KEY) for name in tables.PLACES])
-    bronze = leave_out_any(bronze, placed)
+    bronze = leave_out_any(bronze, placed(spark, settings, within))
     if batch.rejected:
         with timed_step(settings.run_dir, "quarantine_write") as step:
             step.records = tables.append(settings, "quarantined_events", rejected(bronze))
     if batch.valid:
         valid = bronze.where("reasons IS NULL")
-        near = table("silver_events").where(batch.near_dates(settings.dedupe_window_days))
-        with timed_step(settings.run_dir, "duplicates_write") as step:
-            step.records = tables.append(settings, "duplicate_events", repetitions(valid, near, contract, settings.dedupe_window_days))
-        deduped = events(leave_out(valid, table("duplicate_events").where(within)), contract)
-        _keep_plan(deduped, Path(settings.run_dir, PLAN_FILE))
-        with timed_step(settings.run_dir, "silver_write") as step:
-            step.records = tables.append(settings, "silver_events", deduped)
+        write_valid(settings, contract, valid, repeated(spark, settings, contract, valid, batch), within)
+
+
+def placed(spark: SparkSession, settings: Settings, within: Column, names: Sequence[str] = tables.PLACES) -> DataFrame:
+    """The keys within these offsets that the named tables hold."""
+    return reduce(DataFrame.unionByName, [spark.table(settings.table(name)).where(within).select(*KEY) for name in names])
+
+
+def repeated(spark: SparkSession, settings: Settings, contract: Contract, valid: DataFrame, batch: Extent) -> DataFrame:
+    """`repetitions` of the valid rows, whose extent is known, against the dates of silver around theirs."""
+    near = spark.table(settings.table("silver_events")).where(batch.near_dates(settings.dedupe_window_days))
+    return repetitions(valid, near, contract, settings.dedupe_window_days)
+
+
+def write_valid(settings: Settings, contract: Contract, valid: DataFrame, repeats: DataFrame, within: Column) -> tuple[int, int]:
+    """Write the re-deliveries among the valid rows, and then what they left over as events; returns how many of each."""
+    with timed_step(settings.run_dir, "duplicates_write") as step:
+        duplicates = step.records = tables.append(settings, "duplicate_events", repeats)
+    held = valid.sparkSession.table(settings.table("duplicate_events")).where(within)
+    deduped = events(leave_out(valid, held), contract)
+    _keep_plan(deduped, Path(settings.run_dir, PLAN_FILE))
+    with timed_step(settings.run_dir, "silver_write") as step:
+        step.records = tables.append(settings, "silver_events", deduped)
+    return duplicates, step.records
 
 
 def cleanse_bronze_to_silver(spark: SparkSession, settings: Settings) -> SilverCounts:

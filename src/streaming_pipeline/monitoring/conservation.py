@@ -1,6 +1,5 @@
 """Is every record accounted for? Bronze = silver + duplicates + open quarantine, by coordinates, and Kafka = bronze."""
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import reduce
@@ -109,14 +108,9 @@ def waiting_records(spark: SparkSession, connection: KafkaSettings, topic: kafka
 
 def _held(spark: SparkSession, connection: KafkaSettings, topic: kafka.TopicInfo, ranges: Mapping[int, tuple[int, int]]) -> dict[int, int]:
     """How many records (read_committed) Kafka holds from the first of these offsets to before the second, by partition."""
-    # A batch read of Kafka wants a range for every partition; an empty one for those that are not asked for.
-    first = dict.fromkeys(topic.partitions, 0) | {partition: begin for partition, (begin, _) in ranges.items()}
-    last = dict.fromkeys(topic.partitions, 0) | {partition: end for partition, (_, end) in ranges.items()}
     held = (
         spark.read.format("kafka")
-        .options(**kafka.spark_options(connection))
-        .option("startingOffsets", json.dumps({topic.topic: first}))
-        .option("endingOffsets", json.dumps({topic.topic: last}))
+        .options(**kafka.range_options(connection, topic, ranges))
         .option("failOnDataLoss", "false")
         .load()
         .groupBy("partition")
