@@ -16,6 +16,7 @@ BELOW = {
     "errors",
     "settings",
     "contract",
+    "rules",
     "coordinates",
     "tables",
     "kafka",

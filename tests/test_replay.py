@@ -4,7 +4,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from bronze_rows import append_to_bronze, event, with_contract
+from bronze_rows import T0, append_to_bronze, event, with_contract
 
 from streaming_pipeline import tables
 from streaming_pipeline.backfill import backfill_bronze, portions
@@ -73,6 +73,19 @@ def test_records_rejected_by_a_contract_since_put_right_become_events_and_keep_t
     # The main job leaves it all as it is.
     cleanse_bronze_to_silver(spark, allow_refunds)
     assert everything(spark, allow_refunds) == after
+
+
+def test_a_replayed_event_counts_as_one_of_its_day(spark, offline_settings, allow_refunds):
+    later = T0 + timedelta(hours=1)
+    append_to_bronze(spark, offline_settings, [event("a"), event("b", later, event_type="refund")], kafka_timestamp=later)
+    cleanse_bronze_to_silver(spark, offline_settings)
+    late = replace(allow_refunds, late_after_seconds=1)
+    first = monitor_silver_events(spark, late)
+    assert (first.records, first.late_events, first.latest_event_time) == (1, 1, T0)
+    replay_quarantine(spark, allow_refunds, ALL)
+    look = monitor_silver_events(spark, late)
+    assert (look.records, look.late_events, look.latest_event_time) == (1, 0, later)
+    assert monitor_silver_events(spark, late).lateness_p50_seconds is None
 
 
 @pytest.mark.parametrize("stopped_before", ["silver_events", "MERGE"])

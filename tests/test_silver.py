@@ -12,6 +12,7 @@ from bronze_rows import T0, append_to_bronze, event, kafka_frame, shipped_contra
 
 from streaming_pipeline import silver, tables
 from streaming_pipeline.bronze import to_bronze
+from streaming_pipeline.contract import load_contract
 from streaming_pipeline.errors import UsageError
 from streaming_pipeline.silver import cleanse_bronze_to_silver
 
@@ -159,6 +160,20 @@ def test_first_record_is_the_event_and_the_others_are_duplicates(spark, offline_
     assert rows(spark, offline_settings, "duplicate_events", "event_id", "offset") == [("a", 2), ("a", 3), ("b", 4)]
 
 
+def test_an_id_may_be_a_number_and_is_the_same_however_it_is_written(spark, offline_settings, tmp_path):
+    text_id = "logicalType: string\n        required: true\n        primaryKey: true\n        logicalTypeOptions:\n          minLength: 1\n"
+    number_id = "logicalType: integer\n        required: true\n        primaryKey: true\n"
+    settings = with_contract(offline_settings, tmp_path, f"{text_id}          maxLength: 256\n", number_id)
+    contract = load_contract(settings.contract_path)
+    append_to_bronze(spark, settings, [event("", event_id=name) for name in (7, "7", "007", 8)], contract=contract)
+    counts = cleanse_bronze_to_silver(spark, settings)
+    assert (counts.records, counts.duplicates, counts.quarantined) == (2, 2, 0)
+    append_to_bronze(spark, settings, [event("", event_id="+8")], contract=contract, first_offset=4)
+    assert cleanse_bronze_to_silver(spark, settings).duplicates == 1
+    assert rows(spark, settings, "silver_events", "event_id") == [(7,), (8,)]
+    assert rows(spark, settings, "duplicate_events", "offset", "event_id") == [(1, "7"), (2, "7"), (4, "8")]
+
+
 def test_an_event_that_is_days_late_goes_to_its_own_date_and_is_once_there(spark, offline_settings):
     late = T0 - timedelta(days=9)
     append_to_bronze(spark, offline_settings, [event("now"), event("late", at=late)])
@@ -221,7 +236,7 @@ def test_a_batch_that_is_run_again_after_a_crash_adds_nothing_twice(spark, offli
     contract = shipped_contract()
     tables.create_missing(spark, offline_settings, tables.record_tables(contract))
     bronze = spark.table(offline_settings.table("bronze_events"))
-    write = partial(silver.write_batch, bronze, 0, offline_settings, contract.text, offline_settings.checkpoint("silver"))
+    write = partial(silver.write_batch, bronze, 0, offline_settings, contract, offline_settings.checkpoint("silver"))
     real_append = tables.append
 
     def crash_before(table):

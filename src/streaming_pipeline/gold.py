@@ -16,7 +16,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import DoubleType, IntegerType
 
 from streaming_pipeline import tables
-from streaming_pipeline.contract import Contract, load_contract, parse_contract
+from streaming_pipeline.contract import Contract, load_contract
 from streaming_pipeline.coordinates import KEY, covering, leave_out_any
 from streaming_pipeline.errors import PipelineError, UsageError
 from streaming_pipeline.model.features import feature_columns, timestamp_unix
@@ -31,9 +31,10 @@ ARROW_BATCH_ROWS = 50_000
 
 @dataclass(frozen=True)
 class Scored:
-    """How many events one run of the stage scored, and what its steps took."""
+    """How many events one run of the stage scored, what it had to say, and what its steps took."""
 
     records: int
+    note: str = ""
     steps: tuple[Step, ...] = field(default=(), repr=False, compare=False)
 
 
@@ -71,10 +72,9 @@ def score(silver: DataFrame, champion: Champion, contract: Contract) -> DataFram
     )
 
 
-def write_batch(keys: DataFrame, batch_id: int, settings: Settings, champion: Champion, contract_text: str) -> None:
+def write_batch(keys: DataFrame, batch_id: int, settings: Settings, champion: Champion, contract: Contract) -> None:
     """Score one micro-batch of silver, of which `keys` has the keys; events that gold has already are left out."""
     spark = keys.sparkSession
-    contract = parse_contract(contract_text)
     with timed_step(settings.run_dir, "gold_write") as step:
         within = covering(keys)
         if within is None:
@@ -100,8 +100,10 @@ def score_silver_to_gold(spark: SparkSession, settings: Settings) -> Scored:
         spark.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", ARROW_BATCH_ROWS)
     except PySparkException:
         print("This compute keeps its own Arrow batch size.")  # serverless takes a short list of settings only
-    write = partial(write_batch, settings=replace(settings, secrets={}), champion=champion, contract_text=contract.text)
+    write = partial(write_batch, settings=replace(settings, secrets={}), champion=champion, contract=contract)
     keys = keys_of(spark, settings.table("silver_events"))
     run_available_now(keys.writeStream.foreachBatch(write), "gold", settings.checkpoint("gold"))
     steps = collect_steps(settings.run_dir, ("gold_write",))
-    return Scored(sum(step.records or 0 for step in steps), steps)
+    rows, scored = (tables.row_count(spark, settings, name) for name in ("silver_events", "gold_anomaly_predictions"))
+    note = "" if rows == scored else f"silver has {rows:,} events, gold {scored:,}: rows were deleted or changed in one of them"
+    return Scored(sum(step.records or 0 for step in steps), note, steps)

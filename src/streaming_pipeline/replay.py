@@ -11,9 +11,10 @@ from datetime import datetime
 from pyspark.sql import Column, SparkSession
 
 from streaming_pipeline import silver, tables
-from streaming_pipeline.contract import check_patterns, load_contract
+from streaming_pipeline.contract import load_contract
 from streaming_pipeline.coordinates import KEY, covering, leave_out_any
 from streaming_pipeline.errors import UsageError
+from streaming_pipeline.rules import check_patterns
 from streaming_pipeline.run_log import Step, collect_steps
 from streaming_pipeline.settings import Settings, parse_time
 

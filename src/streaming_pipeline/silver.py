@@ -17,12 +17,13 @@ from datetime import date, timedelta
 from functools import partial, reduce
 from pathlib import Path
 
-from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 
 from streaming_pipeline import tables
-from streaming_pipeline.contract import Contract, check_patterns, load_contract, parse_contract, parse_payload
+from streaming_pipeline.contract import Contract, load_contract, parse_contract
 from streaming_pipeline.coordinates import KEY, covering, leave_out, leave_out_any
+from streaming_pipeline.rules import as_type, check_patterns, judge
 from streaming_pipeline.run_log import Step, collect_steps, timed_step
 from streaming_pipeline.settings import Settings
 from streaming_pipeline.streams import keys_of, run_available_now
@@ -82,8 +83,7 @@ def extent(bronze: DataFrame, contract: Contract) -> Extent:
 def judged_again(bronze: DataFrame, contract: Contract) -> DataFrame:
     """Rows that arrived under another contract, which may have lacked a field or had other rules, as bronze would have them by this."""
     received = bronze.drop(*contract.field_names, "event_date", "reasons", "unknown_fields", "contract_fingerprint")
-    judged = contract.judge(parse_payload(received, contract))
-    return judged.withColumn("contract_fingerprint", F.lit(contract.fingerprint))
+    return judge(received, contract).withColumn("contract_fingerprint", F.lit(contract.fingerprint))
 
 
 def rejected(bronze: DataFrame) -> DataFrame:
@@ -106,46 +106,42 @@ def repetitions(valid: DataFrame, silver: DataFrame, contract: Contract, window_
     A row repeats an event if `silver`, or an earlier row of the batch that is no repetition itself, has its id within
     `window_days` of its date. `silver` must not hold rows of `valid` themselves.
 
-    Only an id's hash is counted over the whole batch; ids, dates and coordinates are looked at where a hash came more than once.
+    Only an id's hash is counted over the whole batch; ids, dates and coordinates are looked at where a hash came more than once. Of
+    an id's rows of one date only the first can be kept, so that an id which comes a million times costs no more than a million ids.
     """
     columns = ["event_date", *_ORDER]
-    id_column = F.col(f"`{contract.id_field}`").alias("event_id")
-    arriving = valid.select(id_column, *columns, F.lit(1).alias("arriving"))
-    held = silver.select(id_column, *columns, F.lit(0).alias("arriving"))
+    # Typed in both, since "007" and 7 are one whole number.
+    id_field = next(field for field in contract.fields if field.name == contract.id_field)
+    arriving = valid.select(as_type(id_field).cast("string").alias("event_id"), *columns, F.lit(1).alias("arriving"))
+    held = silver.select(F.col(f"`{id_field.name}`").cast("string").alias("event_id"), *columns, F.lit(0).alias("arriving"))
     every = arriving.unionByName(held).withColumn("id_hash", F.xxhash64("event_id"))
     repeated_hashes = every.groupBy("id_hash").agg(F.count(F.lit(1)).alias("rows")).where("rows > 1").select("id_hash")
     same_id = (
         every.join(repeated_hashes, on="id_hash", how="left_semi")
-        .groupBy("event_id")
-        .agg(F.array_sort(F.collect_list(F.struct("arriving", *_ORDER, "event_date"))).alias("rows"))
+        .withColumn("row", F.struct("arriving", *_ORDER, "event_date"))
+        .withColumn("first", F.min("row").over(Window.partitionBy("event_id", "event_date")))
+        .withColumn("firsts", F.array_sort(F.collect_set("first").over(Window.partitionBy("event_id"))))
     )
-    return same_id.select("event_id", F.explode(_repeats(F.col("rows"), window_days)).alias("row")).select(
-        *[F.col(f"row.{name}").alias(name) for name in tables.COORDINATE_NAMES],
-        "event_id",
-        F.current_timestamp().alias("processed_at"),
+    return same_id.where((F.col("arriving") == 1) & ~F.array_contains(_kept(F.col("firsts"), window_days), F.col("row"))).select(
+        *tables.COORDINATE_NAMES, "event_id", F.current_timestamp().alias("processed_at")
     )
 
 
-def _repeats(rows: Column, window_days: int) -> Column:
-    """Of one id's rows in order (those of silver first), the arriving ones that lie within `window_days` of a row kept before."""
+def _kept(rows: Column, window_days: int) -> Column:
+    """Of one id's rows in order (those of silver first): those of silver, and the arriving ones that lie within `window_days` of none
+    kept before."""
 
-    def keep_or_repeat(state: Column, row: Column) -> Column:
-        near = F.exists(state["kept"], lambda day: F.abs(F.date_diff(day, row["event_date"])) <= window_days)
-        repeats = (row["arriving"] == 1) & near
-        return F.struct(
-            F.when(repeats, state["kept"]).otherwise(F.array_append(state["kept"], row["event_date"])).alias("kept"),
-            F.when(repeats, F.array_append(state["repeats"], row)).otherwise(state["repeats"]).alias("repeats"),
-        )
+    def keep_or_not(kept: Column, row: Column) -> Column:
+        near = F.exists(kept, lambda other: F.abs(F.date_diff(other["event_date"], row["event_date"])) <= window_days)
+        return F.when((row["arriving"] == 1) & near, kept).otherwise(F.array_append(kept, row))
 
-    none = F.filter(rows, lambda row: F.lit(False))
-    start = F.struct(F.transform(none, lambda row: row["event_date"]).alias("kept"), none.alias("repeats"))
-    return F.aggregate(rows, start, keep_or_repeat, lambda state: state["repeats"])
+    return F.aggregate(rows, F.filter(rows, lambda row: F.lit(False)), keep_or_not)
 
 
 def events(valid: DataFrame, contract: Contract) -> DataFrame:
     """Valid rows of bronze that repeat nothing → rows of `silver_events`."""
     return valid.select(
-        *contract.typed_fields(),
+        *[as_type(field).alias(field.name) for field in contract.fields],
         "event_date",
         *tables.COORDINATE_NAMES,
         "kafka_timestamp",
@@ -154,11 +150,12 @@ def events(valid: DataFrame, contract: Contract) -> DataFrame:
     )
 
 
-def write_batch(keys: DataFrame, batch_id: int, settings: Settings, contract_text: str, checkpoint: str) -> None:
+def write_batch(keys: DataFrame, batch_id: int, settings: Settings, contract: Contract, checkpoint: str) -> None:
     """Write one micro-batch of bronze, of which `keys` has the keys, to the three tables."""
     spark = keys.sparkSession
     table = lambda name: spark.table(settings.table(name))  # noqa: E731
-    contract = parse_contract(pinned_contract(checkpoint, batch_id) or contract_text)
+    pinned = pinned_contract(checkpoint, batch_id)
+    contract = parse_contract(pinned) if pinned else contract
     with timed_step(settings.run_dir, "silver_extent") as step:
         within = covering(keys)
         if within is None:
@@ -210,8 +207,9 @@ def cleanse_bronze_to_silver(spark: SparkSession, settings: Settings) -> SilverC
     check_patterns(spark, contract, settings.contract_path)
     tables.create_missing(spark, settings, tables.record_tables(contract))
     checkpoint = settings.checkpoint("silver")
+    Path(settings.run_dir, PLAN_FILE).unlink(missing_ok=True)  # of an earlier run by hand, which all have one name
     # Without the secrets: what a batch closes over travels to where it runs.
-    write = partial(write_batch, settings=replace(settings, secrets={}), contract_text=contract.text, checkpoint=checkpoint)
+    write = partial(write_batch, settings=replace(settings, secrets={}), contract=contract, checkpoint=checkpoint)
     keys = keys_of(spark, settings.table("bronze_events"))
     run_available_now(keys.writeStream.foreachBatch(write), "silver", checkpoint)
     steps = collect_steps(settings.run_dir, STEPS)
@@ -228,7 +226,7 @@ def pinned_contract(checkpoint: str, batch_id: int) -> str | None:
 
 
 def pin_contract(checkpoint: str, batch_id: int, text: str) -> None:
-    """Hold later attempts at the batch to this contract, since another would put a record of it into two tables.
+    """Hold later attempts at the batch to this contract: by another, what is a re-delivery already could be one of a rejected event.
 
     Kept with the checkpoint, before the batch's first write. Written in place: volumes do not know how to rename.
     """
