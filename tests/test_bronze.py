@@ -6,10 +6,13 @@ from pathlib import Path
 
 import pytest
 from confluent_kafka import Producer, TopicPartition
+from confluent_kafka.admin import NewPartitions
 
+from streaming_pipeline import bronze
 from streaming_pipeline.bronze import stream_kafka_to_bronze
 from streaming_pipeline.errors import PipelineError
-from streaming_pipeline.kafka import client_config, topic_offsets
+from streaming_pipeline.kafka import TopicInfo, TopicOffsets, client_config, topic_offsets
+from streaming_pipeline.losses import refuse_or_record
 from streaming_pipeline.monitoring.monitor import monitor_silver_events
 from streaming_pipeline.silver import cleanse_bronze_to_silver
 
@@ -99,6 +102,58 @@ def test_a_topic_that_is_made_anew_is_another_one_and_is_noticed(spark, settings
     assert (look.unaccounted_records, look.lost_records, look.quarantined_events) == (0, 0, 50)
 
 
+def test_what_expires_while_a_run_reads_that_accepts_it_is_recorded(spark, settings, broker, monkeypatch):
+    ends = send(settings, 60)
+    run = bronze.run_available_now
+
+    def expire_and_run(*arguments, **keywords):
+        expire(broker, settings, {0: 5, 1: ends[1]})
+        run(*arguments, **keywords)
+
+    monkeypatch.setattr(bronze, "run_available_now", expire_and_run)
+    accepting = replace(settings, kafka_options={"FAILONDATALOSS": "false"})
+    ingested = stream_kafka_to_bronze(spark, accepting)
+    assert ingested.records == 60 - 5 - ends[1]
+    assert losses(spark, settings) == [("Unhealthy", 5 + ends[1], ingested.note)]
+    assert f"5 offsets of partition 0 from 0 to 4; {ends[1]} offsets of partition 1 from 0 to {ends[1] - 1}" in ingested.note
+    assert (stream_kafka_to_bronze(spark, accepting).note, len(losses(spark, settings))) == ("", 1)
+
+
+def test_the_first_records_of_a_partition_that_was_added_are_missed_too(spark, settings, broker):
+    send(settings, 30)
+    stream_kafka_to_bronze(spark, settings)
+    admin = broker._admin()
+    for future in admin.create_partitions([NewPartitions(settings.kafka_topic, 4)]).values():
+        future.result(30)
+    producer = Producer(client_config(settings.kafka))
+    for _ in range(8):
+        producer.produce(settings.kafka_topic, b"{}", partition=3)
+    assert producer.flush(30) == 0
+    expire(broker, settings, {3: 6})
+    with pytest.raises(PipelineError, match="the records of partition 3 from offset 0 to 5 expired before they were read"):
+        stream_kafka_to_bronze(spark, settings)
+    ingested = stream_kafka_to_bronze(spark, replace(settings, kafka_options={"failOnDataLoss": "false"}))
+    assert (ingested.records, losses(spark, settings)) == (2, [("Unhealthy", 6, ingested.note)])
+
+
+def test_a_partition_that_lost_its_end_is_refused_also_where_losses_are_accepted(spark, settings):
+    topic = TopicOffsets(TopicInfo("events", "id", (0, 1)), {0: 0, 1: 0}, {0: 80, 1: 9})
+    accepting = replace(settings, kafka_options={"failOnDataLoss": "false"})
+    with pytest.raises(PipelineError, match=r"events: partition 0 ends at offset 80, but was read up to 100: .* made anew"):
+        refuse_or_record(spark, accepting, topic, {0: 100, 1: 9})
+
+
+def test_a_topic_whose_id_is_told_from_now_on_is_not_read_twice(spark, settings):
+    send(settings, 30)
+    stream_kafka_to_bronze(spark, settings)
+    # As by a service credential, with which Kafka cannot be asked for the topic's id.
+    spark.sql(f"UPDATE {settings.table('bronze_events')} SET topic_id = 'unknown-{settings.kafka_topic}'")
+    shutil.rmtree(settings.checkpoint_dir)
+    with pytest.raises(PipelineError, match=rf"under the id unknown-{settings.kafka_topic}, .* log in to Kafka as it did before"):
+        stream_kafka_to_bronze(spark, settings)
+    assert len(held(spark, settings)) == 30
+
+
 def test_a_damaged_checkpoint_is_named_and_without_it_nothing_comes_twice(spark, settings):
     send(settings, 30)
     stream_kafka_to_bronze(spark, settings)
@@ -113,5 +168,13 @@ def test_a_damaged_checkpoint_is_named_and_without_it_nothing_comes_twice(spark,
         assert str(offsets.parent) in str(refused.value)
         shutil.rmtree(offsets.parent)
         assert stage(spark, settings).records == (6 if stream == "bronze" else 0)
+    # The first batch was planned and never done, and where it was to begin cannot be read.
+    (commits,) = Path(settings.checkpoint_dir).glob("bronze/*/commits")
+    shutil.rmtree(commits)
+    (commits.parent / "sources" / "0" / "0").write_text("")
+    with pytest.raises(PipelineError, match=rf"^The checkpoint's file {commits.parent}/sources/0/0 .* folder {commits.parent} and"):
+        stream_kafka_to_bronze(spark, settings)
+    shutil.rmtree(commits.parent)
+    assert stream_kafka_to_bronze(spark, settings).records == 0
     assert len(set(held(spark, settings))) == len(held(spark, settings)) == 36
     assert spark.table(settings.table("quarantined_events")).count() == 36

@@ -70,6 +70,11 @@ def test_a_connection_that_cannot_work_is_refused_by_name(secrets, named):
         ("kafka_options", f'{{"a": {"1" * 5000}}}'),
         ("kafka_options", "{'a': 1}"),
         ("kafka_options", "[1]"),
+        ("kafka_options", '{"subscribePattern": ".*"}'),
+        ("kafka_options", '{"startingTimestamp": "0"}'),
+        ("kafka_options", '{"startingoffsetsbytimestamp": "{}"}'),
+        ("kafka_options", '{"ENDINGOFFSETS": "latest"}'),
+        ("kafka_options", '{"maxoffsetspertrigger": "1"}'),
         ("colour", "blue"),
     ],
 )

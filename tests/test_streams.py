@@ -1,11 +1,14 @@
 """What arrives is what was committed: by the producers' transactions, and by a run that was interrupted."""
 
+import shutil
 from pathlib import Path
 
-from bronze_rows import event
+import pytest
+from bronze_rows import append_to_bronze, event
 from confluent_kafka import Producer
 
 from streaming_pipeline.bronze import stream_kafka_to_bronze
+from streaming_pipeline.errors import PipelineError
 from streaming_pipeline.kafka import client_config, topic_offsets
 from streaming_pipeline.monitoring.monitor import monitor_silver_events
 from streaming_pipeline.producer import LineRecords, produce
@@ -26,6 +29,23 @@ def test_bronze_takes_a_batch_again_whose_end_was_not_put_down(spark, settings):
     assert read_until(f"{checkpoint}-of-another") is None
     produce(settings.kafka, LineRecords(b"{}" for _ in range(5)))
     assert stream_kafka_to_bronze(spark, settings).records == 5
+
+
+def test_files_that_were_vacuumed_before_a_stream_read_them_are_told_of_and_nothing_is_lost(spark, offline_settings):
+    bronze = offline_settings.table("bronze_events")
+    append_to_bronze(spark, offline_settings, [event("a")])
+    assert cleanse_bronze_to_silver(spark, offline_settings).records == 1
+    for offset, name in enumerate("bc", start=1):
+        append_to_bronze(spark, offline_settings, [event(name)], first_offset=offset)
+    spark.sql(f"OPTIMIZE {bronze}")
+    spark.conf.set("spark.databricks.delta.retentionDurationCheck.enabled", "false")
+    spark.sql(f"VACUUM {bronze} RETAIN 0 HOURS")
+    spark.conf.unset("spark.databricks.delta.retentionDurationCheck.enabled")
+    with pytest.raises(PipelineError, match=r"stream silver .* remove the folder .*/silver and run again") as refused:
+        cleanse_bronze_to_silver(spark, offline_settings)
+    assert "\n" not in str(refused.value)
+    shutil.rmtree(offline_settings.checkpoint("silver"))
+    assert cleanse_bronze_to_silver(spark, offline_settings).records == 2
 
 
 def transaction(settings, name):

@@ -41,7 +41,7 @@ def backfill_bronze(spark: SparkSession, settings: Settings, since: datetime) ->
     connection = settings.kafka
     topic = kafka.topic_offsets(connection, since=since)
     if not topic.ends:
-        raise PipelineError(f"With {SERVICE_CREDENTIAL} Kafka cannot be asked for offsets: run the backfill with another way to log in.")
+        raise PipelineError(f"With {SERVICE_CREDENTIAL} Kafka cannot be asked for offsets, and without these there is no backfill.")
     topic_id = topic.info.topic_id
     tables.create_missing(spark, settings, [tables.bronze_events(contract)])
     until = read_until(bronze_checkpoint(settings, topic.info)) or held_until(spark, settings, topic_id)

@@ -8,10 +8,16 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from streaming_pipeline import kafka, losses, tables
-from streaming_pipeline.contract import Contract, load_contract, parse_payload
+from streaming_pipeline.contract import Contract, load_contract
 from streaming_pipeline.errors import PipelineError
+from streaming_pipeline.rules import judge
 from streaming_pipeline.settings import SERVICE_CREDENTIAL, Settings
 from streaming_pipeline.streams import read_until, run_available_now
+
+_READ_FASTER = {
+    "kafka.max.poll.records": "10000",  # of what is fetched the client would hand on 500 at once
+    "maxRecordsPerPartition": "100000",  # else as many tasks as partitions, which parse while other cores wait
+}
 
 
 def to_bronze(records: DataFrame, contract: Contract, topic_id: str) -> DataFrame:
@@ -30,7 +36,7 @@ def to_bronze(records: DataFrame, contract: Contract, topic_id: str) -> DataFram
         "key",
         F.col("value").alias("raw_payload"),
     )
-    return contract.judge(parse_payload(received, contract)).select(
+    return judge(received, contract).select(
         *received.columns,
         *contract.field_names,
         "event_date",
@@ -84,14 +90,17 @@ def stream_kafka_to_bronze(spark: SparkSession, settings: Settings) -> Ingested:
         if not topic.ends:
             raise PipelineError(
                 f"The checkpoint of bronze is gone, bronze holds records of {topic.info.topic}, and with {SERVICE_CREDENTIAL} Kafka "
-                "cannot be asked for its partitions: restore the checkpoint folder, or run once with another way to log in."
+                "cannot be asked for its partitions: restore the checkpoint folder, or begin in another schema."
             )
         begin = starting_offsets(topic, next_offsets)
-    elif not next_offsets:
+    elif next_offsets:
+        next_offsets = dict.fromkeys(topic.ends, 0) | next_offsets  # a partition that was added since is to be read from its first record
+    else:
         note = losses.record_recreated_topic(spark, settings, topic)
     note = losses.refuse_or_record(spark, settings, topic, next_offsets) or note
     source = (
         spark.readStream.format("kafka")
+        .options(**_READ_FASTER)
         .options(**kafka.spark_options(connection))
         .option("startingOffsets", begin)
         .option("maxOffsetsPerTrigger", settings.max_offsets_per_trigger)
@@ -101,6 +110,8 @@ def stream_kafka_to_bronze(spark: SparkSession, settings: Settings) -> Ingested:
     before = tables.row_count(spark, settings, "bronze_events")
     try:
         run_available_now(writer, "bronze", checkpoint, into=settings.table("bronze_events"))
+    except PipelineError:
+        raise
     except Exception as error:
         # Spark tells of a broker that is gone, or of records that are, in pages: ask again, which says it in a sentence.
         try:
@@ -109,4 +120,8 @@ def stream_kafka_to_bronze(spark: SparkSession, settings: Settings) -> Ingested:
         except PipelineError as cause:
             raise PipelineError(f"The stream bronze stopped; what has arrived is kept, and the next run goes on. {cause}") from error
         raise
+    if losses.is_accepted(settings):
+        began = {partition: max(first, next_offsets.get(partition, first)) for partition, first in topic.beginnings.items()}
+        now, read = kafka.topic_offsets(connection), read_until(checkpoint) or {}
+        note = losses.record_skipped(spark, settings, topic.info, began, now.beginnings, read) or note
     return Ingested(tables.row_count(spark, settings, "bronze_events") - before, note or "")

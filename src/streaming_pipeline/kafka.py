@@ -1,6 +1,6 @@
 """How to connect to Kafka: options for Spark's source, configuration for Python clients, and a check that says what is wrong.
 
-A Kafka client that cannot connect goes on trying for minutes and says little, Spark's above all; so a run asks `check_connection` first.
+A Kafka client that cannot connect goes on trying for minutes and says little, Spark's above all; so a run asks for the topic first.
 """
 
 import json
@@ -158,6 +158,11 @@ def topic_offsets(kafka: KafkaSettings, timeout_seconds: float = 10, since: date
 def _unknown_id(topic: str) -> str:
     """What stands for the id of a topic that cannot be asked for it, or has none."""
     return f"unknown-{topic}"
+
+
+def has_id(info: TopicInfo) -> bool:
+    """Whether the topic's id is Kafka's own."""
+    return info.topic_id != _unknown_id(info.topic)
 
 
 class _Connection:

@@ -11,22 +11,15 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from streaming_pipeline import tables
+from streaming_pipeline.coordinates import lies_within
 from streaming_pipeline.errors import PipelineError
-from streaming_pipeline.kafka import TopicOffsets
+from streaming_pipeline.kafka import TopicInfo, TopicOffsets, has_id
 from streaming_pipeline.settings import Settings
 
 
-def expired(topic: TopicOffsets, next_offsets: Mapping[int, int]) -> dict[int, range]:
-    """The offsets of each partition that bronze would read next and that Kafka does not hold any more.
-
-    A partition that ends before the next offset was cut off (a broker lost what it had acknowledged): its range is empty.
-    """
-    gone = {}
-    for partition, begin in topic.beginnings.items():
-        following = next_offsets.get(partition, begin)
-        if following < begin or following > topic.ends[partition]:
-            gone[partition] = range(following, begin)
-    return gone
+def is_accepted(settings: Settings) -> bool:
+    """Whether bronze is to go on without records that expired."""
+    return any(name.lower() == "failondataloss" and value.strip().lower() == "false" for name, value in settings.kafka_options.items())
 
 
 def refuse_or_record(spark: SparkSession, settings: Settings, topic: TopicOffsets, next_offsets: Mapping[int, int]) -> str | None:
@@ -34,11 +27,24 @@ def refuse_or_record(spark: SparkSession, settings: Settings, topic: TopicOffset
 
     Returns what was recorded, if there was anything.
     """
-    gone = expired(topic, next_offsets)
+    for partition, end in topic.ends.items():
+        following = next_offsets.get(partition, 0)
+        if end < following:
+            # Nothing to accept: from here on the partition gives other records the offsets of those that bronze has.
+            raise PipelineError(
+                f"Topic {topic.info.topic}: partition {partition} ends at offset {end}, but was read up to {following}: Kafka has lost its "
+                "end, and will give these offsets to other records. Have the topic deleted and made anew (bronze tells it from the old "
+                "one), or use another."
+            )
+    gone = {
+        partition: range(next_offsets[partition], begin)
+        for partition, begin in topic.beginnings.items()
+        if next_offsets.get(partition, begin) < begin
+    }
     if not gone:
         return None
-    said = "; ".join(_say(partition, offsets, topic.ends[partition]) for partition, offsets in sorted(gone.items()))
-    if settings.kafka_options.get("failOnDataLoss", "").lower() != "false":
+    said = "; ".join(_say(partition, offsets) for partition, offsets in sorted(gone.items()))
+    if not is_accepted(settings):
         raise PipelineError(
             f"Topic {topic.info.topic}: {said}. Nothing brings them back. To go on without them (monitor_logs will tell) run once with "
             'the parameter kafka_options={"failOnDataLoss": "false"}; so that it does not happen again, run more often or give the topic '
@@ -49,8 +55,34 @@ def refuse_or_record(spark: SparkSession, settings: Settings, topic: TopicOffset
     return _record(spark, settings, reason, "Unhealthy", sum(map(len, gone.values())), begins)
 
 
+def record_skipped(
+    spark: SparkSession, settings: Settings, topic: TopicInfo, began: Mapping[int, int], now: Mapping[int, int], read: Mapping[int, int]
+) -> str | None:
+    """Record what expired while a run that accepts it was reading: its stream passes over such offsets and says nothing.
+
+    By partition: `began` is where the run began to read, `now` Kafka's first offset after it, `read` the offset that it came to.
+    """
+    passed = {p: range(first, min(now.get(p, first), read.get(p, first))) for p, first in began.items()}
+    passed = {partition: offsets for partition, offsets in passed.items() if offsets}
+    if not passed:
+        return None
+    within = lies_within((topic.topic_id, partition, offsets.start, offsets.stop - 1) for partition, offsets in passed.items())
+    held = spark.table(settings.table("bronze_events")).where(within).groupBy("partition").count().collect()
+    rows = {row["partition"]: row["count"] for row in held}
+    lost = {partition: len(offsets) - rows.get(partition, 0) for partition, offsets in passed.items()}
+    lost = {partition: count for partition, count in sorted(lost.items()) if count}
+    if not lost:
+        return None
+    said = "; ".join(f"{n:,} offsets of partition {p} from {passed[p].start} to {passed[p].stop - 1}" for p, n in lost.items())
+    reason = f"Loss accepted. Topic {topic.topic}: expired while the run was reading: {said}."
+    return _record(spark, settings, reason, "Unhealthy", sum(lost.values()), {f"{topic.topic_id}/{p}": passed[p].stop for p in lost})
+
+
 def record_recreated_topic(spark: SparkSession, settings: Settings, topic: TopicOffsets) -> str | None:
-    """If bronze holds records of another topic of this name, and none of this one yet: record that what it had not read is gone."""
+    """If bronze holds records of another topic of this name, and none of this one yet: record that what it had not read is gone.
+
+    Raises `PipelineError` where it cannot be told whether it is another one, since one of the two has no id.
+    """
     held = (
         spark.table(settings.table("bronze_events"))
         .where(F.col("topic") == topic.info.topic)
@@ -62,6 +94,11 @@ def record_recreated_topic(spark: SparkSession, settings: Settings, topic: Topic
     if not held or any(row["topic_id"] == topic.info.topic_id for row in held):
         return None
     old = held[-1]["topic_id"]
+    if not (has_id(topic.info) and has_id(TopicInfo(topic.info.topic, old, ()))):
+        raise PipelineError(
+            f"Topic {topic.info.topic}: bronze holds records of it under the id {old}, now it comes as {topic.info.topic_id}: it cannot be "
+            "known whether these are the same records. Let bronze log in to Kafka as it did before, or begin in another schema."
+        )
     until = ", ".join(f"{row['partition']}: {row['last']}" for row in held if row["topic_id"] == old)
     reason = (
         f"Topic {topic.info.topic} was made anew (id {old}, now {topic.info.topic_id}): records of the old one behind those that bronze "
@@ -70,9 +107,7 @@ def record_recreated_topic(spark: SparkSession, settings: Settings, topic: Topic
     return _record(spark, settings, reason, "Unknown", None, {f"{topic.info.topic_id}/{p}": at for p, at in topic.beginnings.items()})
 
 
-def _say(partition: int, offsets: range, end: int) -> str:
-    if not offsets:
-        return f"partition {partition} ends at offset {end}, before offset {offsets.start}, up to which it was read: Kafka has lost its end"
+def _say(partition: int, offsets: range) -> str:
     return (
         f"the records of partition {partition} from offset {offsets.start} to {offsets.stop - 1} expired before they were read "
         f"({len(offsets):,} offsets)"

@@ -35,6 +35,8 @@ PLAIN_KEYS = frozenset(key for key in SECRET_KEYS if key not in ("KAFKA_API_KEY"
 """Those of them that may be shown: a message that hides the wrong host or topic helps nobody."""
 
 DEFAULT_TOPIC = "stream-input"
+# Where a read begins and ends, and of which topic. Spark does not mind the case of an option.
+_OUR_OPTION = re.compile(r"(?i)subscribe(pattern)?|assign|(starting|ending)\w+|maxOffsetsPerTrigger")
 SERVICE_CREDENTIAL = "databricks.serviceCredential"
 """The source option that makes Databricks log in for us; only Spark can use such a connection."""
 _PROTOCOLS = ("SSL", "SASL_SSL")
@@ -232,9 +234,7 @@ def _convert(name: str, default: Any, text: str) -> Any:
             raise UsageError(f'Parameter \'kafka_options\' is not JSON ({error}): write {{"groupIdPrefix": "team-"}}.') from None
         if not isinstance(options, dict) or not all(isinstance(value, str) for value in options.values()):
             raise UsageError('Parameter \'kafka_options\' must be a JSON object of texts, such as {"groupIdPrefix": "team-"}.')
-        ours = sorted(
-            options.keys() & {"subscribe", "subscribePattern", "assign", "startingOffsets", "endingOffsets", "maxOffsetsPerTrigger"}
-        )
+        ours = sorted(filter(_OUR_OPTION.fullmatch, options))
         if ours:
             raise UsageError(f"Parameter 'kafka_options' sets {', '.join(ours)}: bronze decides that itself, or by a parameter of its own.")
         return options

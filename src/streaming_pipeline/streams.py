@@ -1,6 +1,7 @@
 """What every stream shares: it takes what is available now, and ends."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ _SPARK_55271 = 'because the return value of "scala.Option.get()" is null'
 """How Spark 4.1's Kafka source fails after the batch that an interrupted run had planned: done and put down, but without numbers to
 report. The next start goes on behind it."""
 
+_FILE_GONE = re.compile(r"FILE_NOT_EXIST|FileNotFoundException|DELTA_FILE_NOT_FOUND")
+
 
 def read_until(checkpoint: str) -> dict[int, int] | None:
     """Where a Kafka stream goes on: for each partition the offset behind the last batch that is done; None without a checkpoint.
@@ -24,7 +27,7 @@ def read_until(checkpoint: str) -> dict[int, int] | None:
         return None
     done = _batches(checkpoint, "commits")
     # Before the first batch is done: where it was to begin.
-    (partitions,) = _last_line(Path(checkpoint, "offsets", str(done[-1])) if done else Path(checkpoint, "sources", "0", "0")).values()
+    (partitions,) = _last_line(checkpoint, f"offsets/{done[-1]}" if done else "sources/0/0").values()
     return {int(partition): offset for partition, offset in partitions.items()}
 
 
@@ -33,13 +36,14 @@ def _batches(checkpoint: str, kind: str) -> list[int]:
     return sorted(int(entry.name) for entry in folder.iterdir() if entry.name.isdigit()) if folder.is_dir() else []
 
 
-def _last_line(file: Path) -> Any:
+def _last_line(checkpoint: str, name: str) -> Any:
     """What the last line of one of a checkpoint's files says."""
+    file = Path(checkpoint, name)
     try:
         return json.loads(file.read_text(encoding="utf-8", errors="replace").splitlines()[-1])
     except (OSError, ValueError, IndexError):
         raise PipelineError(
-            f"The checkpoint's file {file} is missing or damaged: remove the checkpoint folder {file.parents[1]} and run again. The stream "
+            f"The checkpoint's file {file} is missing or damaged: remove the checkpoint folder {checkpoint} and run again. The stream "
             "then goes on behind what its table holds, and adds nothing twice."
         ) from None
 
@@ -61,7 +65,7 @@ def run_available_now(writer: DataStreamWriter, name: str, checkpoint: str, into
     """
     for kind in ("offsets", "commits"):
         for newest in _batches(checkpoint, kind)[-1:]:
-            _last_line(Path(checkpoint, kind, str(newest)))
+            _last_line(checkpoint, f"{kind}/{newest}")
     writer = writer.option("checkpointLocation", checkpoint).trigger(availableNow=True)
     try:
         try:
@@ -72,6 +76,11 @@ def run_available_now(writer: DataStreamWriter, name: str, checkpoint: str, into
             _run(writer, into)
     except BaseException as error:
         cause = _users_mistake(error)
+        if _FILE_GONE.search(str(error)):
+            cause = (
+                "files that it had not read yet were taken away, as VACUUM does a week after an OPTIMIZE. Their rows are in other files "
+                f"now: remove the folder {checkpoint} and run again. The stream reads its table anew then, and adds nothing twice."
+            )
         if cause:
             raise PipelineError(f"The stream {name} failed: {cause}") from error
         raise
