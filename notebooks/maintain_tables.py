@@ -32,7 +32,6 @@ from streaming_pipeline.settings import Settings
 
 settings = Settings.from_notebook(dbutils)
 result = run_task("maintain_tables", maintain_tables, spark, settings)
-dbutils.jobs.taskValues.set("records", result.records)
 
 # COMMAND ----------
 

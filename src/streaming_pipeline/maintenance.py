@@ -19,12 +19,11 @@ from streaming_pipeline.settings import Settings
 class Maintenance:
     """What was done to each table."""
 
-    records: int
     tables: tuple[dict[str, Any], ...]
 
 
 def maintain_tables(spark: SparkSession, settings: Settings) -> Maintenance:
-    """OPTIMIZE silver's and gold's closed dates that have more than one file and new rows, and VACUUM every table.
+    """OPTIMIZE of silver and gold the closed dates that have more than one file and new rows, of other tables all; VACUUM every table.
 
     A date is closed once it is over in UTC: Z-ordering rewrites what it touches each time, so that the open date is left alone, and
     a closed one until late events have added to it. Must not run beside the main job: the two would conflict over files.
@@ -49,7 +48,7 @@ def maintain_tables(spark: SparkSession, settings: Settings) -> Maintenance:
         spark.sql(f"VACUUM {name}")
         files_after = len(spark.table(name).inputFiles())
         done.append({"table_name": table.name, "dates": len(dates), "files_before": len(files_before), "files_after": files_after})
-    return Maintenance(len(done), tuple(done))
+    return Maintenance(tuple(done))
 
 
 def closed_dates(files: list[str], today: date) -> list[date]:

@@ -149,7 +149,7 @@ MONITOR_LOGS = Table(
         (
             "late_events",
             "BIGINT",
-            "newly arrived events that reached Kafka more than late_after_seconds after they happened",
+            "new events that reached Kafka more than late_after_seconds after they happened",
         ),
         ("duplicate_events", "BIGINT", "re-deliveries found since the last look"),
         ("quarantined_events", "BIGINT", "records rejected since the last look"),
@@ -168,7 +168,7 @@ MONITOR_LOGS = Table(
         (
             "unknown_fields",
             "MAP<STRING, BIGINT>",
-            "fields of newly arrived payloads that the contract lacks -> records that have them (the 50 most frequent)",
+            "fields of new payloads that the contract lacks -> records that have them (the 50 most frequent)",
         ),
         ("kafka_lag_records", "BIGINT", "records on the topic that bronze does not have yet, asked of the broker; NULL: not asked"),
         ("status", "STRING", "Healthy, Unhealthy or Unknown"),

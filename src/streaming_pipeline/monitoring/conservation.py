@@ -9,7 +9,7 @@ from pyspark.sql import Column, DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 
 from streaming_pipeline import kafka, tables
-from streaming_pipeline.coordinates import KEY
+from streaming_pipeline.coordinates import KEY, lies_within
 from streaming_pipeline.settings import KafkaSettings, Settings
 
 Offsets = dict[str, int]
@@ -48,7 +48,7 @@ class Conservation:
 
 
 def count_rows(spark: SparkSession, settings: Settings) -> dict[str, int]:
-    """How many rows each table of the law has, and how much of quarantine is open. Delta's statistics say so; no file is read."""
+    """How many rows each table of the law has, as Delta's statistics say, and how much of quarantine is open."""
     totals = {name: tables.row_count(spark, settings, name) for name in ("bronze_events", *tables.PLACES)}
     resolved = spark.table(settings.table("quarantined_events")).where("resolved_at IS NOT NULL").count()
     return {**totals, "open_quarantine": totals["quarantined_events"] - resolved}
@@ -72,24 +72,32 @@ def check(spark: SparkSession, settings: Settings, verified_until: Mapping[str, 
     rows = _spans(arrived, placed)
     in_bronze = [row for row in rows if row["side"] == "arrived"]
     balanced = surplus == 0 and _digest(in_bronze) == _digest([row for row in rows if row["side"] == "placed"])
-    spans = [Span(row["topic_id"], row["partition"], row["first"], row["last"], row["rows"]) for row in in_bronze]
+    spans = []
+    for row in in_bronze:
+        since = verified_until.get(f"{row['topic_id']}/{row['partition']}", row["first"])
+        spans.append(Span(row["topic_id"], row["partition"], min(row["first"], since), row["last"], row["rows"]))
     return Conservation(
         unaccounted=0 if balanced else max(abs(surplus), _count_unaccounted(arrived, placed)),
-        spans=tuple(Span(s.topic_id, s.partition, min(s.first, verified_until.get(s.key, s.first)), s.last, s.rows) for s in spans),
+        spans=tuple(spans),
     )
 
 
-def lost_records(spark: SparkSession, connection: KafkaSettings, topic: kafka.TopicInfo, spans: Iterable[Span]) -> Offsets:
-    """How many records Kafka holds within each span that has a gap and bronze lacks, by partition.
+def lost_records(spark: SparkSession, settings: Settings, topic: kafka.TopicOffsets, spans: Iterable[Span]) -> dict[str, int]:
+    """How many records Kafka holds within each span that has a gap and bronze lacks, by `topic_id/partition`.
 
-    A gap may be a transaction's marker or a compacted record, so Kafka's own records (read_committed) are counted. Gaps in another
-    topic than `topic`, one that was deleted since, cannot be asked for any more.
+    A gap may be a transaction's marker or a compacted record, so Kafka's own records (read_committed) are counted. What expired
+    since, and gaps in a topic that was deleted, cannot be asked for any more.
     """
-    gaps = {span.partition: span for span in spans if span.has_gap and span.topic_id == topic.topic_id}
-    if not gaps:
+    gaps = {s.partition: s for s in spans if s.has_gap and s.topic_id == topic.info.topic_id}
+    ranges = {p: (max(span.first, topic.beginnings.get(p, 0)), span.last + 1) for p, span in gaps.items()}
+    ranges = {partition: (first, end) for partition, (first, end) in ranges.items() if first < end}
+    if not ranges:
         return {}
-    in_kafka = _held(spark, connection, topic, {partition: (span.first, span.last + 1) for partition, span in gaps.items()})
-    return {span.key: max(0, in_kafka.get(partition, 0) - span.rows) for partition, span in gaps.items()}
+    in_kafka = _held(spark, settings.kafka, topic.info, ranges)
+    within = lies_within((topic.info.topic_id, partition, first, end - 1) for partition, (first, end) in ranges.items())
+    rows = spark.table(settings.table("bronze_events")).where(within).groupBy("partition").count().collect()
+    in_bronze = {row["partition"]: row["count"] for row in rows}
+    return {gaps[p].key: max(0, in_kafka.get(p, 0) - in_bronze.get(p, 0)) for p in ranges}
 
 
 def waiting_records(spark: SparkSession, connection: KafkaSettings, topic: kafka.TopicOffsets, read_until: Mapping[str, int]) -> int:

@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 
-from pyspark.sql import SparkSession
+from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 
 from streaming_pipeline import kafka, tables
@@ -69,9 +69,8 @@ def monitor_silver_events(spark: SparkSession, settings: Settings) -> MonitorLog
         unknown: dict[str, int] = {}
     else:
         law = conservation.check(spark, settings, verified_before, totals)
-        arrived = conservation.behind(read_before)
-        seen = freshness(spark.table(settings.table("silver_events")).where(arrived), contract, settings.late_after_seconds)
-        unknown = unknown_fields(spark.table(settings.table("bronze_events")).where(arrived))
+        seen = freshness(_new_rows(spark, settings, "silver_events", "processed_at", last), contract, settings.late_after_seconds)
+        unknown = unknown_fields(_new_rows(spark, settings, "bronze_events", "ingested_at", last))
     read_until = {**read_before, **{span.key: span.last + 1 for span in law.spans}}
     lost, lag = _ask_kafka(spark, settings, law, read_until)
     # Looked at again from where they were: everything if records are unaccounted for; a partition if some of its records are lost, or
@@ -92,16 +91,17 @@ def monitor_silver_events(spark: SparkSession, settings: Settings) -> MonitorLog
     status, reason = health(
         unaccounted=law.unaccounted, lost=lost_records, freshness_seconds=age, freshness_limit_seconds=settings.freshness_limit_seconds
     )
-    before = dict(last["totals"]) if last else {}
+    before = last["totals"] if last else {}
+    more = {name: max(0, rows - before.get(name, 0)) for name, rows in totals.items()}  # fewer, where rows were deleted
     lateness = seen.lateness_seconds or (None, None, None)
     row = MonitorLog(
         run_time=run_time,
         run_id=settings.run_id,
         table_name="silver_events",
-        records=totals["silver_events"] - before.get("silver_events", 0),
+        records=more["silver_events"],
         late_events=seen.late_events,
-        duplicate_events=totals["duplicate_events"] - before.get("duplicate_events", 0),
-        quarantined_events=totals["quarantined_events"] - before.get("quarantined_events", 0),
+        duplicate_events=more["duplicate_events"],
+        quarantined_events=more["quarantined_events"],
         unaccounted_records=law.unaccounted,
         lost_records=lost_records,
         latest_event_time=latest,
@@ -121,10 +121,18 @@ def monitor_silver_events(spark: SparkSession, settings: Settings) -> MonitorLog
     return row
 
 
-def _last_look(spark: SparkSession, settings: Settings):
+def _last_look(spark: SparkSession, settings: Settings) -> Row | None:
     """The newest row about silver, or None."""
     rows = spark.table(settings.table("monitor_logs")).where(F.col("table_name") == "silver_events")
     return rows.orderBy(F.col("run_time").desc()).first()
+
+
+def _new_rows(spark: SparkSession, settings: Settings, name: str, written_at: str, last: Row | None) -> DataFrame:
+    """The rows of a table that are new since the last look: of offsets behind it, or, by a replay or backfill, written after it."""
+    rows = spark.table(settings.table(name))
+    if not last:
+        return rows
+    return rows.where(conservation.behind(last["read_until"]) | (F.col(written_at) > F.lit(last["run_time"])))
 
 
 def _ask_kafka(spark: SparkSession, settings: Settings, law: Conservation, read_until: Offsets) -> tuple[dict[str, int] | None, int | None]:
@@ -135,7 +143,7 @@ def _ask_kafka(spark: SparkSession, settings: Settings, law: Conservation, read_
         if not topic.ends:
             return None, None
         lag = conservation.waiting_records(spark, connection, topic, read_until)
-        return conservation.lost_records(spark, connection, topic.info, law.spans), lag
+        return conservation.lost_records(spark, settings, topic, law.spans), lag
     except Exception as error:
         # Anything but our own words may hold the options of the connection.
         print(f"Kafka could not be asked for lag and lost records: {error if isinstance(error, PipelineError) else type(error).__name__}")
