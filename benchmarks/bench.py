@@ -1,4 +1,4 @@
-"""What the benchmarks share: a home of their own, and RESULTS.md, in which each benchmark owns a section."""
+"""What the benchmarks share: a home of their own, the topic as another client sees it, and RESULTS.md, in which each owns a section."""
 
 import os
 import platform
@@ -7,10 +7,15 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
+
+from confluent_kafka import Consumer, KafkaError, TopicPartition
+
+from streaming_pipeline.kafka import client_config, topic_offsets
+from streaming_pipeline.settings import KafkaSettings
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "RESULTS.md"
@@ -48,6 +53,25 @@ def write_section(title: str, body: str) -> None:
     text = mine.sub(lambda _: f"{section}\n", text) if mine.search(text) else f"{text.rstrip()}\n\n{section}"
     RESULTS.write_text(text.rstrip() + "\n", encoding="utf-8")
     print(section)
+
+
+def topic_records(connection: KafkaSettings) -> Iterator[tuple[int, int, bytes | None]]:
+    """Partition, offset and payload of each record that the topic holds, as a client reads them that is not Spark."""
+    offsets = topic_offsets(connection)
+    consumer = Consumer(
+        client_config(connection) | {"group.id": "check", "enable.partition.eof": True, "isolation.level": "read_committed"}
+    )
+    consumer.assign([TopicPartition(connection.topic, partition, offset) for partition, offset in offsets.beginnings.items()])
+    left = set(offsets.info.partitions)
+    while left:
+        message = consumer.poll(60)
+        if message is None or (message.error() and message.error().code() != KafkaError._PARTITION_EOF):
+            raise SystemExit(f"The topic cannot be read to its end: {message and message.error()}")
+        if message.error():
+            left.discard(message.partition())
+        else:
+            yield message.partition(), message.offset(), message.value()
+    consumer.close()
 
 
 def seconds(work: Callable[[], Result]) -> tuple[float, Result]:

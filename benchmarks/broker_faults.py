@@ -10,13 +10,13 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench import ROOT, fresh_home, table, write_section
-from confluent_kafka import Consumer, Producer, TopicPartition
+from bench import ROOT, fresh_home, table, topic_records, write_section
+from confluent_kafka import Producer
 
 from streaming_pipeline import kafka, synthetic
 from streaming_pipeline.bronze import stream_kafka_to_bronze
@@ -88,24 +88,6 @@ class Arrivals(threading.Thread):
         assert self._producer.flush(60) == 0
 
 
-def topic_records(connection: KafkaSettings) -> Iterator[tuple[int, int]]:
-    """Partition and offset of each record, as a client sees them that is not Spark."""
-    offsets = kafka.topic_offsets(connection)
-    consumer = Consumer(
-        kafka.client_config(connection) | {"group.id": "check", "enable.partition.eof": True, "isolation.level": "read_committed"}
-    )
-    consumer.assign([TopicPartition(connection.topic, partition, offset) for partition, offset in offsets.beginnings.items()])
-    left = set(offsets.info.partitions)
-    while left:
-        message = consumer.poll(60)
-        assert message, "the topic cannot be read to its end"
-        if message.error():
-            left.discard(message.partition())
-        else:
-            yield message.partition(), message.offset()
-    consumer.close()
-
-
 def entries(settings: Settings, kind: str) -> int:
     """How many batches the stream has planned (`offsets`) or ended (`commits`); its checkpoint tells, so that Spark is not disturbed."""
     return len(list(Path(settings.checkpoint("bronze")).glob(f"*/{kind}/[0-9]*")))
@@ -145,7 +127,7 @@ def measure(spark, broker: Broker, settings: Settings, fault: Fault) -> list[str
         broker.start(owned=True)
     arrivals.end()
     stream_kafka_to_bronze(spark, settings)
-    expected = sorted(topic_records(settings.kafka))
+    expected = sorted(record[:2] for record in topic_records(settings.kafka))
     rows = spark.table(settings.table("bronze_events")).select("partition", "offset").collect()
     assert sorted(map(tuple, rows)) == expected, f"{fault.name}: {len(rows)} rows for {len(expected)} records"
     return [fault.name, outcome, f"{ended - at:.0f}", f"{len(rows):,} of {len(expected):,}"]

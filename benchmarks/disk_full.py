@@ -36,7 +36,7 @@ def fill(disk: Path, leave_kb: int) -> Path:
 
 
 def main() -> None:
-    """Let each stage meet a full disk, then make room; writes the section of RESULTS.md."""
+    """Let bronze and silver meet a full disk, then make room; writes the section of RESULTS.md."""
     home = fresh_home("disk_full")
     disk = home / "warehouse"
     disk.mkdir()

@@ -22,12 +22,10 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from bench import ROOT, fresh_home, table, write_section
-from confluent_kafka import Consumer, TopicPartition
+from bench import ROOT, fresh_home, table, topic_records, write_section
 from pyspark.sql import SparkSession
 
 from streaming_pipeline import synthetic
-from streaming_pipeline.kafka import client_config, topic_offsets
 from streaming_pipeline.local.broker import Broker, running_broker
 from streaming_pipeline.local.spark import start_session
 from streaming_pipeline.producer import produce
@@ -106,7 +104,7 @@ class Failpoint:
 
 def work(home: Path, job: str, parameters: dict[str, str], failpoint: Failpoint) -> int:
     """Run one job, to be killed in it; returns 0 if it succeeded without coming to the phase."""
-    import mlflow
+    import mlflow.sklearn  # by its full name: mlflow alone has a stand-in there, which the module itself takes the place of
     from rich.console import Console
 
     from streaming_pipeline import bronze, replay, silver, tables
@@ -210,21 +208,6 @@ def kill_once(home: Path, job: str, phase: str, fraction: float, parameters: dic
     return code != 0
 
 
-def read_topic(kafka: KafkaSettings) -> dict[tuple[int, int], bytes | None]:
-    """Every record of the topic: (partition, offset) → payload."""
-    ends = topic_offsets(kafka).ends
-    consumer = Consumer(client_config(kafka) | {"group.id": "oracle", "enable.auto.commit": False})
-    consumer.assign([TopicPartition(kafka.topic, partition, 0) for partition in ends])
-    found = {}
-    while len(found) < sum(ends.values()):
-        message = consumer.poll(30)
-        if message is None or message.error():
-            raise SystemExit(f"The oracle cannot read the topic: {message and message.error()}")
-        found[message.partition(), message.offset()] = message.value()
-    consumer.close()
-    return found
-
-
 def event_id(payload: bytes | None, types: tuple[str, ...]) -> str | None:
     """The id of a valid event; None for a record that is none. The contract's rules, in plain Python."""
     try:
@@ -300,14 +283,15 @@ def run(home: Path, broker: Broker, kills: int, seed: int) -> tuple[dict[str, in
         kill_once(home, MAIN, "", 0, {}, secrets)  # a first whole run: tables and a champion
         for number, phase in enumerate(schedule(kills, rng), start=1):
             for _ in range(3):
-                if kill_once(home, PHASES[phase], phase, rng.random(), parameters[PHASES[phase]], secrets):
-                    done[phase] += 1
+                killed = kill_once(home, PHASES[phase], phase, rng.random(), parameters[PHASES[phase]], secrets)
+                if killed:
                     break
                 stream.send(300)
-            print(f"{number:4} {phase}: {'killed' if done[phase] else 'never came there'}", flush=True)
+            done[phase] += killed
+            print(f"{number:4} {phase}: {'killed' if killed else 'never came there'}", flush=True)
     for job in (MAIN, REPLAY, MAIN):
         kill_once(home, job, "", 0, parameters[job], secrets)
-    topic = read_topic(kafka)
+    topic = {(partition, offset): payload for partition, offset, payload in topic_records(kafka)}
     spark = start_session(home)
     wrong = verdict(spark, Settings(catalog="spark_catalog"), topic, (*TYPES, "refund"))
     spark.stop()
