@@ -36,6 +36,7 @@ from streaming_pipeline.settings import Settings
 settings = Settings.from_notebook(dbutils)
 result = run_task("04_score_silver_to_gold", score_silver_to_gold, spark, settings)
 dbutils.jobs.taskValues.set("records", result.records)
+dbutils.jobs.taskValues.set("note", result.note)
 result
 
 # COMMAND ----------

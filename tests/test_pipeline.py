@@ -18,6 +18,7 @@ from rich.console import Console
 from secret_search import Secrets, key_lines
 
 from streaming_pipeline import synthetic
+from streaming_pipeline.gold import Scored, score_silver_to_gold
 from streaming_pipeline.kafka import topic_offsets
 from streaming_pipeline.local.bundle import load_bundle
 from streaming_pipeline.local.certificates import Certificates
@@ -248,6 +249,16 @@ def test_the_other_jobs_run_too(pipeline):
     champion = int(champion_version(pipeline.settings))
     assert pipeline.run("train_anomaly_detector", contamination="0.02").state == "SUCCESS"
     assert int(champion_version(pipeline.settings)) == champion + 1
+
+
+def test_scoring_says_where_silver_and_gold_differ(pipeline):
+    gold, events = pipeline.settings.table("gold_anomaly_predictions"), pipeline.counts()["silver_events"]
+    assert score_silver_to_gold(pipeline.spark, pipeline.settings) == Scored(0)
+    version = pipeline.spark.sql(f"DESCRIBE HISTORY {gold} LIMIT 1").first()["version"]
+    pipeline.spark.sql(f"DELETE FROM {gold} WHERE event_id IN (SELECT max(event_id) FROM {gold})")
+    note = score_silver_to_gold(pipeline.spark, pipeline.settings).note
+    pipeline.spark.sql(f"RESTORE TABLE {gold} TO VERSION AS OF {version}")
+    assert f"silver has {events:,} events, gold {events - 1:,}" in note
 
 
 @pytest.fixture

@@ -61,8 +61,8 @@ def collect_steps(run_dir: str, tasks: tuple[str, ...]) -> tuple[Step, ...]:
 def run_task(name: str, stage: Callable[[SparkSession, Settings], Result], spark: SparkSession, settings: Settings) -> Result:
     """Run one stage as the task `name`, and log how long it and its steps took, and where; also when it fails.
 
-    `stage` returns a number of records, or an object whose `records` is one and which may have its `steps`. Raises `PipelineError`
-    for a disk that is full or a folder that cannot be written.
+    `stage` returns a number of records, or an object whose `records` is one and which may have its `steps` and a `note`. Raises
+    `PipelineError` for a disk that is full or a folder that cannot be written.
     """
     started_at = datetime.now(UTC)
     began = time.perf_counter()
@@ -81,7 +81,7 @@ def run_task(name: str, stage: Callable[[SparkSession, Settings], Result], spark
     records = getattr(result, "records", result)
     task = Step(started_at, name, time.perf_counter() - began, records if isinstance(records, int) else None)
     _write_benchmark_log(spark, settings, [*getattr(result, "steps", ()), task])
-    _write_cluster_log(spark, settings, name, started_at, "SUCCESS")
+    _write_cluster_log(spark, settings, name, started_at, ": ".join(filter(None, ("SUCCESS", getattr(result, "note", "")))))
     return result
 
 
