@@ -107,6 +107,8 @@ class PeakMemory:
             held: dict[str, int] = {}
             for pid in _with_descendants(os.getpid()) - self._leave_out():
                 try:
+                    if _shares_memory(pid):
+                        continue
                     kind = Path(f"/proc/{pid}/comm").read_text().strip()
                     pss = re.search(r"^Pss:\s+(\d+) kB", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE)
                 except OSError:
@@ -114,6 +116,13 @@ class PeakMemory:
                 held[kind] = held.get(kind, 0) + (int(pss[1]) * 1024 if pss else 0)
             if sum(held.values()) > self.bytes:
                 self.bytes, self.by_kind = sum(held.values()), held
+
+
+def _shares_memory(pid: int) -> bool:
+    """Whether this is a JVM's child that has not become another program yet: until then it has its parent's memory, not a copy."""
+    parent = re.search(r"^PPid:\s+(\d+)", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)[1]
+    program, parents = (os.readlink(f"/proc/{one}/exe") for one in (pid, parent))
+    return program == parents and Path(program).name == "java"
 
 
 def _with_descendants(pid: int) -> set[int]:
