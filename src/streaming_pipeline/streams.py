@@ -15,7 +15,8 @@ _SPARK_55271 = 'because the return value of "scala.Option.get()" is null'
 """How Spark 4.1's Kafka source fails after the batch that an interrupted run had planned: done and put down, but without numbers to
 report. The next start goes on behind it."""
 
-_FILE_GONE = re.compile(r"FILE_NOT_EXIST|FileNotFoundException|DELTA_FILE_NOT_FOUND")
+_FILE_GONE = re.compile(r"FILE_NOT_EXIST|DELTA_FILE_NOT_FOUND")
+"""How Spark and Delta tell of a data file that is gone; Java's FileNotFoundException tells of a full disk as well."""
 
 
 def read_until(checkpoint: str) -> dict[int, int] | None:
