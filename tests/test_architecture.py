@@ -20,6 +20,7 @@ BELOW = {
     "coordinates",
     "tables",
     "kafka",
+    "pem",
     "streams",
     "run_log",
     "losses",

@@ -12,7 +12,7 @@ import trustme
 from confluent_kafka import Producer
 from cryptography.hazmat.primitives import serialization
 
-from streaming_pipeline import kafka
+from streaming_pipeline import pem
 from streaming_pipeline.errors import PipelineError
 from streaming_pipeline.kafka import check_connection, client_config, spark_options, topic_offsets
 from streaming_pipeline.local.certificates import Certificates
@@ -126,7 +126,7 @@ def test_mtls_refuses_whoever_has_no_good_certificate(kafka_mtls, kafka_sasl, br
     long_ago = {"not_before": datetime(2020, 1, 1, tzinfo=UTC), "not_after": datetime(2021, 1, 1, tzinfo=UTC)}
     expired = replace(kafka_mtls, **client_certificate(authority, tmp_path, **long_ago))
     assert "the certificate expired on 2021-01-01" in refusal(expired)
-    monkeypatch.setattr(kafka, "_expired_on", lambda certificates: None)  # as where it cannot be seen beforehand
+    monkeypatch.setattr(pem, "_expired_on", lambda certificates: None)  # as where it cannot be seen beforehand
     assert refusal(expired).startswith(f"KAFKA_SSL_CERTIFICATE_LOCATION={tmp_path}/client.pem: the broker refuses")
 
     without = replace(kafka_sasl, bootstrap_servers=kafka_mtls.bootstrap_servers)

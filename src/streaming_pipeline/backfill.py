@@ -13,7 +13,7 @@ from pyspark.sql import functions as F
 from streaming_pipeline import kafka, tables
 from streaming_pipeline.bronze import Ingested, bronze_checkpoint, held_until, to_bronze
 from streaming_pipeline.contract import load_contract
-from streaming_pipeline.coordinates import leave_out, lies_within
+from streaming_pipeline.coordinates import leave_out, lies_in
 from streaming_pipeline.errors import PipelineError
 from streaming_pipeline.settings import SERVICE_CREDENTIAL, Settings
 from streaming_pipeline.streams import read_until
@@ -49,8 +49,7 @@ def backfill_bronze(spark: SparkSession, settings: Settings, since: datetime) ->
     added = 0
     for portion in portions(ranges, settings.max_offsets_per_trigger):
         records = spark.read.format("kafka").options(**kafka.range_options(connection, topic.info, portion)).load()
-        spans = [(topic_id, partition, first, end - 1) for partition, (first, end) in portion.items()]
-        held = spark.table(settings.table("bronze_events")).where(lies_within(spans))
+        held = spark.table(settings.table("bronze_events")).where(lies_in(topic_id, portion))
         lacking = leave_out(records.withColumn("topic_id", F.lit(topic_id)), held)
         added += tables.append(settings, "bronze_events", to_bronze(lacking, contract, topic_id))
     note = f"{added:,} records that bronze lacked; the next run of the main job takes them on" if added else "bronze lacks none"

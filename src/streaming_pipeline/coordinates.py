@@ -1,6 +1,6 @@
 """The key of a record (topic_id, partition, offset) tells it from every other; by it a batch that is run again adds nothing."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import reduce
 from operator import or_
 
@@ -29,6 +29,16 @@ def lies_within(spans: Iterable[tuple[str, int, int, int]]) -> Column:
             for topic_id, partition, first, last in spans
         ],
     )
+
+
+def lies_in(topic_id: str, ranges: Mapping[int, tuple[int, int]]) -> Column:
+    """Whether a row's key lies in one of the ranges of this topic: partition → first offset, and the one behind the last."""
+    return lies_within((topic_id, partition, first, end - 1) for partition, (first, end) in ranges.items())
+
+
+def count_by_partition(records: DataFrame) -> dict[int, int]:
+    """How many rows there are of each partition that has any."""
+    return {row["partition"]: row["count"] for row in records.groupBy("partition").count().collect()}
 
 
 def leave_out(rows: DataFrame, keys: DataFrame) -> DataFrame:

@@ -13,15 +13,14 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from pathlib import Path
+from datetime import datetime
 from typing import Any
 
+from streaming_pipeline import pem
 from streaming_pipeline.errors import PipelineError
 from streaming_pipeline.settings import SERVICE_CREDENTIAL, KafkaSettings
 
 _LOGIN_MODULE = "org.apache.kafka.common.security.plain.PlainLoginModule"
-_PEM_BLOCK = re.compile(r"-----BEGIN ([A-Z0-9 ]+)-----.*?-----END \1-----", re.DOTALL)
 _SILENT = logging.getLogger("streaming_pipeline.kafka.librdkafka")
 _SILENT.addHandler(logging.NullHandler())
 _SILENT.propagate = False
@@ -83,13 +82,13 @@ def _java_security(kafka: KafkaSettings) -> dict[str, str]:
     if kafka.ssl_ca_location:  # without it: what the machine trusts
         security |= {
             "ssl.truststore.type": "PEM",
-            "ssl.truststore.certificates": _certificates("KAFKA_SSL_CA_LOCATION", kafka.ssl_ca_location),
+            "ssl.truststore.certificates": pem.certificates("KAFKA_SSL_CA_LOCATION", kafka.ssl_ca_location),
         }
     if kafka.security_protocol == "SSL":
         security |= {
             "ssl.keystore.type": "PEM",
-            "ssl.keystore.certificate.chain": _certificates("KAFKA_SSL_CERTIFICATE_LOCATION", kafka.ssl_certificate_location),
-            "ssl.keystore.key": _pkcs8_key("KAFKA_SSL_KEY_LOCATION", kafka.ssl_key_location),
+            "ssl.keystore.certificate.chain": pem.certificates("KAFKA_SSL_CERTIFICATE_LOCATION", kafka.ssl_certificate_location),
+            "ssl.keystore.key": pem.pkcs8_key("KAFKA_SSL_KEY_LOCATION", kafka.ssl_key_location),
         }
     else:
         # Databricks renames the classes of its own Kafka client.
@@ -136,7 +135,7 @@ def check_connection(kafka: KafkaSettings, timeout_seconds: float = 10) -> Topic
     certificates, the API key or the topic. A connection by `databricks.serviceCredential` can be made by Spark only and is not checked.
     """
     if SERVICE_CREDENTIAL in kafka.options:
-        return TopicInfo(kafka.topic, _unknown_id(kafka.topic), ())
+        return TopicInfo(kafka.topic, unknown_id(kafka.topic), ())
     return _Connection(kafka, timeout_seconds).topic_info()
 
 
@@ -155,21 +154,16 @@ def topic_offsets(kafka: KafkaSettings, timeout_seconds: float = 10, since: date
     return TopicOffsets(info, {partition: ends[partition] if begin < 0 else begin for partition, begin in begins.items()}, ends)
 
 
-def _unknown_id(topic: str) -> str:
+def unknown_id(topic: str) -> str:
     """What stands for the id of a topic that cannot be asked for it, or has none."""
     return f"unknown-{topic}"
-
-
-def has_id(info: TopicInfo) -> bool:
-    """Whether the topic's id is Kafka's own."""
-    return info.topic_id != _unknown_id(info.topic)
 
 
 class _Connection:
     """One connection that asks a few questions within one time limit, and knows why when there is no answer."""
 
     def __init__(self, kafka: KafkaSettings, timeout_seconds: float) -> None:
-        _check_files(kafka)
+        pem.check_files(kafka)
         try:
             from confluent_kafka.admin import AdminClient
         except ImportError as error:
@@ -205,7 +199,7 @@ class _Connection:
         partitions = tuple(sorted(partition.id for partition in described.partitions))
         topic_id = str(described.topic_id).translate(str.maketrans("+/", "-_"))  # as Kafka's own tools write it
         if not topic_id.strip("A="):  # all zero: this broker gives its topics no ids, and they must not be taken for one another
-            topic_id = _unknown_id(topic)
+            topic_id = unknown_id(topic)
         return TopicInfo(topic, topic_id, partitions)
 
     def offsets(self, partitions: tuple[int, ...], latest: bool = False, since: datetime | None = None) -> dict[int, int]:
@@ -321,90 +315,3 @@ def _why_unverified(said: str, ca_location: str | None) -> str | None:
     except OSError:
         return None
     return None
-
-
-def _check_files(kafka: KafkaSettings) -> None:
-    """Everything that can be seen to be wrong with the PEM files without asking a broker."""
-    if kafka.ssl_ca_location:
-        _certificates("KAFKA_SSL_CA_LOCATION", kafka.ssl_ca_location)
-    if kafka.security_protocol != "SSL":
-        return
-    certificates = _certificates("KAFKA_SSL_CERTIFICATE_LOCATION", kafka.ssl_certificate_location)
-    _key("KAFKA_SSL_KEY_LOCATION", kafka.ssl_key_location)
-    try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(kafka.ssl_certificate_location or "", kafka.ssl_key_location)
-    except (ssl.SSLError, OSError) as error:
-        raise PipelineError(
-            f"KAFKA_SSL_KEY_LOCATION={kafka.ssl_key_location} does not fit KAFKA_SSL_CERTIFICATE_LOCATION="
-            f"{kafka.ssl_certificate_location} ({error.strerror or error}): name a certificate and the key that belongs to it."
-        ) from None
-    expired = _expired_on(certificates)
-    if expired:
-        raise PipelineError(
-            f"KAFKA_SSL_CERTIFICATE_LOCATION={kafka.ssl_certificate_location}: the certificate expired on {expired}: get a new one."
-        )
-
-
-def _expired_on(certificates: str) -> str | None:
-    """The day on which the first certificate expired, if it has."""
-    try:
-        from cryptography import x509
-    except ImportError:
-        return None  # then the broker's refusal says it, less clearly
-    until = x509.load_pem_x509_certificate(certificates.encode()).not_valid_after_utc
-    return f"{until:%Y-%m-%d}" if until < datetime.now(UTC) else None
-
-
-def _read_pem(setting: str, location: str | None) -> list[tuple[str, str]]:
-    """(kind, text) of each PEM block of a file."""
-    if not location:
-        raise PipelineError(f"{setting} is not set: give the path of a PEM file.")
-    try:
-        text = Path(location).read_text(encoding="utf-8", errors="replace")
-    except OSError as error:
-        raise PipelineError(f"{setting}={location} cannot be read ({error.strerror}): give the path of a PEM file.") from None
-    return [(match[1], match[0]) for match in _PEM_BLOCK.finditer(text)]
-
-
-def _certificates(setting: str, location: str | None) -> str:
-    """The certificates of a PEM file, without what else stands in it (comments, a key). Raises `PipelineError` where they are none."""
-    blocks = [text for kind, text in _read_pem(setting, location) if kind == "CERTIFICATE"]
-    try:
-        if not blocks:
-            raise ValueError
-        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata="\n".join(blocks))
-    except (ssl.SSLError, ValueError):
-        raise PipelineError(f"{setting}={location} holds no certificate that can be read: give a PEM file (BEGIN CERTIFICATE).") from None
-    return "\n".join(blocks) + "\n"
-
-
-def _key(setting: str, location: str | None) -> tuple[str, str]:
-    """(kind, text) of the private key in a PEM file. Raises `PipelineError` where there is none, or an encrypted one."""
-    for kind, text in _read_pem(setting, location):
-        if kind.endswith("PRIVATE KEY"):
-            if kind.startswith("ENCRYPTED") or "ENCRYPTED" in text:
-                raise PipelineError(f"{setting}={location} is encrypted: decrypt it (openssl pkcs8 -topk8 -nocrypt -in … -out …).")
-            return kind, text
-    raise PipelineError(f"{setting}={location} holds no private key: give a PEM file (BEGIN PRIVATE KEY).")
-
-
-def _pkcs8_key(setting: str, location: str | None) -> str:
-    """The private key in the one form that a Java client reads.
-
-    The line before it is no part of the PEM block: Spark hides an option in plans and logs if this word stands in its value.
-    """
-    kind, text = _key(setting, location)
-    if kind != "PRIVATE KEY":
-        try:
-            from cryptography.hazmat.primitives import serialization
-        except ImportError:
-            raise PipelineError(
-                f"{setting}={location} is a {kind}, Spark needs PKCS#8: convert it (openssl pkcs8 -topk8 -nocrypt -in … -out …)."
-            ) from None
-        try:
-            key = serialization.load_pem_private_key(text.encode(), password=None)
-        except ValueError:
-            raise PipelineError(f"{setting}={location} holds no key that can be read: give a PEM file (BEGIN PRIVATE KEY).") from None
-        encoding, form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
-        text = key.private_bytes(encoding, form, serialization.NoEncryption()).decode().strip()
-    return f"secret\n{text}\n"

@@ -11,9 +11,9 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from streaming_pipeline import tables
-from streaming_pipeline.coordinates import lies_within
+from streaming_pipeline.coordinates import count_by_partition, lies_in
 from streaming_pipeline.errors import PipelineError
-from streaming_pipeline.kafka import TopicInfo, TopicOffsets, has_id
+from streaming_pipeline.kafka import TopicInfo, TopicOffsets, unknown_id
 from streaming_pipeline.settings import Settings
 
 
@@ -62,20 +62,17 @@ def record_skipped(
 
     By partition: `began` is where the run began to read, `now` Kafka's first offset after it, `read` the offset that it came to.
     """
-    passed = {p: range(first, min(now.get(p, first), read.get(p, first))) for p, first in began.items()}
-    passed = {partition: offsets for partition, offsets in passed.items() if offsets}
+    passed = {p: (first, min(now.get(p, first), read.get(p, first))) for p, first in sorted(began.items())}
+    passed = {partition: (first, end) for partition, (first, end) in passed.items() if first < end}
     if not passed:
         return None
-    within = lies_within((topic.topic_id, partition, offsets.start, offsets.stop - 1) for partition, offsets in passed.items())
-    held = spark.table(settings.table("bronze_events")).where(within).groupBy("partition").count().collect()
-    rows = {row["partition"]: row["count"] for row in held}
-    lost = {partition: len(offsets) - rows.get(partition, 0) for partition, offsets in passed.items()}
-    lost = {partition: count for partition, count in sorted(lost.items()) if count}
+    held = count_by_partition(spark.table(settings.table("bronze_events")).where(lies_in(topic.topic_id, passed)))
+    lost = {p: count for p, (first, end) in passed.items() if (count := end - first - held.get(p, 0))}
     if not lost:
         return None
-    said = "; ".join(f"{n:,} offsets of partition {p} from {passed[p].start} to {passed[p].stop - 1}" for p, n in lost.items())
+    said = "; ".join(f"{n:,} offsets of partition {p} from {passed[p][0]} to {passed[p][1] - 1}" for p, n in lost.items())
     reason = f"Loss accepted. Topic {topic.topic}: expired while the run was reading: {said}."
-    return _record(spark, settings, reason, "Unhealthy", sum(lost.values()), {f"{topic.topic_id}/{p}": passed[p].stop for p in lost})
+    return _record(spark, settings, reason, "Unhealthy", sum(lost.values()), {f"{topic.topic_id}/{p}": passed[p][1] for p in lost})
 
 
 def record_recreated_topic(spark: SparkSession, settings: Settings, topic: TopicOffsets) -> str | None:
@@ -94,7 +91,7 @@ def record_recreated_topic(spark: SparkSession, settings: Settings, topic: Topic
     if not held or any(row["topic_id"] == topic.info.topic_id for row in held):
         return None
     old = held[-1]["topic_id"]
-    if not (has_id(topic.info) and has_id(TopicInfo(topic.info.topic, old, ()))):
+    if unknown_id(topic.info.topic) in (old, topic.info.topic_id):
         raise PipelineError(
             f"Topic {topic.info.topic}: bronze holds records of it under the id {old}, now it comes as {topic.info.topic_id}: it cannot be "
             "known whether these are the same records. Let bronze log in to Kafka as it did before, or begin in another schema."

@@ -1,7 +1,7 @@
 """Is every record accounted for? Bronze = silver + duplicates + open quarantine, by coordinates, and Kafka = bronze."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from operator import and_, or_
 
@@ -9,7 +9,7 @@ from pyspark.sql import Column, DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 
 from streaming_pipeline import kafka, tables
-from streaming_pipeline.coordinates import KEY, lies_within
+from streaming_pipeline.coordinates import KEY, count_by_partition, lies_in
 from streaming_pipeline.settings import KafkaSettings, Settings
 
 Offsets = dict[str, int]
@@ -72,13 +72,10 @@ def check(spark: SparkSession, settings: Settings, verified_until: Mapping[str, 
     rows = _spans(arrived, placed)
     in_bronze = [row for row in rows if row["side"] == "arrived"]
     balanced = surplus == 0 and _digest(in_bronze) == _digest([row for row in rows if row["side"] == "placed"])
-    spans = []
-    for row in in_bronze:
-        since = verified_until.get(f"{row['topic_id']}/{row['partition']}", row["first"])
-        spans.append(Span(row["topic_id"], row["partition"], min(row["first"], since), row["last"], row["rows"]))
+    spans = [Span(row["topic_id"], row["partition"], row["first"], row["last"], row["rows"]) for row in in_bronze]
     return Conservation(
         unaccounted=0 if balanced else max(abs(surplus), _count_unaccounted(arrived, placed)),
-        spans=tuple(spans),
+        spans=tuple(replace(span, first=min(span.first, verified_until.get(span.key, span.first))) for span in spans),
     )
 
 
@@ -94,9 +91,7 @@ def lost_records(spark: SparkSession, settings: Settings, topic: kafka.TopicOffs
     if not ranges:
         return {}
     in_kafka = _held(spark, settings.kafka, topic.info, ranges)
-    within = lies_within((topic.info.topic_id, partition, first, end - 1) for partition, (first, end) in ranges.items())
-    rows = spark.table(settings.table("bronze_events")).where(within).groupBy("partition").count().collect()
-    in_bronze = {row["partition"]: row["count"] for row in rows}
+    in_bronze = count_by_partition(spark.table(settings.table("bronze_events")).where(lies_in(topic.info.topic_id, ranges)))
     return {gaps[p].key: max(0, in_kafka.get(p, 0) - in_bronze.get(p, 0)) for p in ranges}
 
 
@@ -116,16 +111,8 @@ def waiting_records(spark: SparkSession, connection: KafkaSettings, topic: kafka
 
 def _held(spark: SparkSession, connection: KafkaSettings, topic: kafka.TopicInfo, ranges: Mapping[int, tuple[int, int]]) -> dict[int, int]:
     """How many records (read_committed) Kafka holds from the first of these offsets to before the second, by partition."""
-    held = (
-        spark.read.format("kafka")
-        .options(**kafka.range_options(connection, topic, ranges))
-        .option("failOnDataLoss", "false")
-        .load()
-        .groupBy("partition")
-        .count()
-        .collect()
-    )
-    return {row["partition"]: row["count"] for row in held}
+    source = spark.read.format("kafka").options(**kafka.range_options(connection, topic, ranges))
+    return count_by_partition(source.option("failOnDataLoss", "false").load())
 
 
 def behind(until: Mapping[str, int]) -> Column:
