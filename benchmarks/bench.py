@@ -7,7 +7,7 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
@@ -55,14 +55,14 @@ def write_section(title: str, body: str) -> None:
     print(section)
 
 
-def topic_records(connection: KafkaSettings) -> Iterator[tuple[int, int, bytes | None]]:
-    """Partition, offset and payload of each record that the topic holds, as a client reads them that is not Spark."""
+def topic_records(connection: KafkaSettings) -> dict[tuple[int, int], bytes | None]:
+    """Each record that the topic holds, as a client reads it that is not Spark: (partition, offset) → payload."""
     offsets = topic_offsets(connection)
     consumer = Consumer(
         client_config(connection) | {"group.id": "check", "enable.partition.eof": True, "isolation.level": "read_committed"}
     )
     consumer.assign([TopicPartition(connection.topic, partition, offset) for partition, offset in offsets.beginnings.items()])
-    left = set(offsets.info.partitions)
+    left, found = set(offsets.info.partitions), {}
     while left:
         message = consumer.poll(60)
         if message is None or (message.error() and message.error().code() != KafkaError._PARTITION_EOF):
@@ -70,8 +70,9 @@ def topic_records(connection: KafkaSettings) -> Iterator[tuple[int, int, bytes |
         if message.error():
             left.discard(message.partition())
         else:
-            yield message.partition(), message.offset(), message.value()
+            found[message.partition(), message.offset()] = message.value()
     consumer.close()
+    return found
 
 
 def seconds(work: Callable[[], Result]) -> tuple[float, Result]:

@@ -127,7 +127,7 @@ def measure(spark, broker: Broker, settings: Settings, fault: Fault) -> list[str
         broker.start(owned=True)
     arrivals.end()
     stream_kafka_to_bronze(spark, settings)
-    expected = sorted(record[:2] for record in topic_records(settings.kafka))
+    expected = sorted(topic_records(settings.kafka))
     rows = spark.table(settings.table("bronze_events")).select("partition", "offset").collect()
     assert sorted(map(tuple, rows)) == expected, f"{fault.name}: {len(rows)} rows for {len(expected)} records"
     return [fault.name, outcome, f"{ended - at:.0f}", f"{len(rows):,} of {len(expected):,}"]

@@ -291,7 +291,7 @@ def run(home: Path, broker: Broker, kills: int, seed: int) -> tuple[dict[str, in
             print(f"{number:4} {phase}: {'killed' if killed else 'never came there'}", flush=True)
     for job in (MAIN, REPLAY, MAIN):
         kill_once(home, job, "", 0, parameters[job], secrets)
-    topic = {(partition, offset): payload for partition, offset, payload in topic_records(kafka)}
+    topic = topic_records(kafka)
     spark = start_session(home)
     wrong = verdict(spark, Settings(catalog="spark_catalog"), topic, (*TYPES, "refund"))
     spark.stop()

@@ -15,7 +15,7 @@ from pyspark.sql import SparkSession
 from streaming_pipeline import tables
 from streaming_pipeline.contract import Contract, load_contract
 from streaming_pipeline.local.spark import start_session
-from streaming_pipeline.maintenance import Maintenance, maintain_tables
+from streaming_pipeline.maintenance import maintain_tables
 from streaming_pipeline.settings import Settings
 
 FIRST_DAY = date(2026, 3, 1)
@@ -138,12 +138,11 @@ def main() -> None:
         sizes.append([size(spark, whole, name) for name in WRITTEN_AT])
         answers.append({name: ask(spark, query, options.runs) for name, query in queries(whole, options.days).items()})
 
-    def maintain(settings: Settings, run: str) -> Maintenance:
+    def maintain(settings: Settings, run: str) -> None:
         took_seconds, done = seconds(lambda: maintain_tables(spark, settings))
-        optimized = {row["table_name"]: row["dates"] for row in done.tables}
-        files = {row["table_name"]: f"{row['files_before']:,} → {row['files_after']:,}" for row in done.tables}
+        optimized = {row["table_name"]: row["dates"] for row in done}
+        files = {row["table_name"]: f"{row['files_before']:,} → {row['files_after']:,}" for row in done}
         took.append([settings.schema, run, f"{took_seconds:.1f}", *(f"{optimized[name]} · {files[name]}" for name in WRITTEN_AT)])
-        return done
 
     look()
     maintain(whole, "first")

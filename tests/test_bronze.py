@@ -5,8 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from confluent_kafka import Producer, TopicPartition
+from confluent_kafka import Producer
 from confluent_kafka.admin import NewPartitions
+from kafka_records import expire, send
 
 from streaming_pipeline import bronze
 from streaming_pipeline.bronze import stream_kafka_to_bronze
@@ -15,23 +16,6 @@ from streaming_pipeline.kafka import TopicInfo, TopicOffsets, client_config, top
 from streaming_pipeline.losses import refuse_or_record
 from streaming_pipeline.monitoring.monitor import monitor_silver_events
 from streaming_pipeline.silver import cleanse_bronze_to_silver
-
-
-def send(settings, count):
-    """Put `count` records on the topic, on each partition as many; returns how many each holds in all."""
-    producer = Producer(client_config(settings.kafka))
-    for number in range(count):
-        producer.produce(settings.kafka_topic, b"{}", partition=number % 3)
-    assert producer.flush(30) == 0
-    return topic_offsets(settings.kafka).ends
-
-
-def expire(broker, settings, until):
-    """Let the records before these offsets be deleted, as retention does."""
-    places = [TopicPartition(settings.kafka_topic, partition, offset) for partition, offset in until.items()]
-    admin = broker._admin()  # held, since its answers die with it
-    for future in admin.delete_records(places).values():
-        future.result(30)
 
 
 def held(spark, settings):

@@ -21,7 +21,7 @@ def test_after_five_kills_nothing_is_lost_and_nothing_is_there_twice(spark, home
         assert kill.kill_once(home, kill.MAIN, phase, rng.random(), made.parameters, made.secrets), phase
     register_tables(spark, home)
     assert made.run().state == "SUCCESS", made.console.file.getvalue()
-    topic = {(partition, offset): payload for partition, offset, payload in topic_records(made.kafka)}
+    topic = topic_records(made.kafka)
     assert len(topic) > 3_000
     wrong = kill.verdict(spark, made.settings, topic)
     assert not any(wrong.values()), wrong

@@ -32,7 +32,7 @@ def test_closed_dates_are_compacted_and_rows_stay(spark, offline_settings, monke
     for offset in range(2):
         duplicate = {"topic_id": "a", "topic": "events", "partition": 0, "offset": offset, "event_id": "old-0"}
         tables.append_rows(spark, offline_settings, tables.DUPLICATE_EVENTS, [duplicate])
-    done = {row["table_name"]: row for row in maintain_tables(spark, offline_settings).tables}
+    done = {row["table_name"]: row for row in maintain_tables(spark, offline_settings)}
     assert (done["silver_events"]["dates"], done["silver_events"]["files_before"], done["silver_events"]["files_after"]) == (1, 4, 3)
     assert (done["duplicate_events"]["files_before"], done["duplicate_events"]["files_after"]) == (2, 1)
     assert sorted(row["event_id"] for row in spark.table(name).collect()) == before == ["new-0", "new-1", "old-0", "old-1"]
@@ -55,7 +55,7 @@ def test_a_date_that_keeps_several_files_is_optimized_again_only_for_new_rows(sp
         frame.write.format("delta").mode("append").saveAsTable(name)
 
     def optimized() -> tuple[int, int]:
-        (done,) = maintain_tables(spark, offline_settings).tables
+        (done,) = maintain_tables(spark, offline_settings)
         return done["dates"], done["files_after"]
 
     for number, day in enumerate([*days, *days]):

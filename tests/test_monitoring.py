@@ -5,12 +5,11 @@ from dataclasses import replace
 from datetime import UTC, timedelta
 
 from bronze_rows import T0, append_to_bronze, event, shipped_contract, with_field
-from confluent_kafka import Producer, TopicPartition
+from kafka_records import expire, send
 
 from streaming_pipeline import tables
 from streaming_pipeline.bronze import stream_kafka_to_bronze
 from streaming_pipeline.contract import load_contract
-from streaming_pipeline.kafka import client_config
 from streaming_pipeline.monitoring import conservation
 from streaming_pipeline.monitoring.freshness import freshness, health
 from streaming_pipeline.monitoring.monitor import monitor_silver_events
@@ -109,10 +108,7 @@ def test_a_clock_that_was_set_back_counts_nothing_twice(spark, offline_settings)
 
 
 def test_a_partition_with_a_gap_is_looked_at_again_until_kafka_says_that_nothing_is_lost(spark, settings, broker):
-    producer = Producer(client_config(settings.kafka))
-    for number in range(40):
-        producer.produce(settings.kafka_topic, b"{}", partition=number % 3)
-    assert producer.flush(30) == 0
+    send(settings, 40)
     stream_kafka_to_bronze(spark, settings)
     bronze, topic = settings.table("bronze_events"), settings.kafka_topic
     spark.sql(f"DELETE FROM {bronze} WHERE offset IN (1, 3)")
@@ -122,10 +118,8 @@ def test_a_partition_with_a_gap_is_looked_at_again_until_kafka_says_that_nothing
     assert [look.status for look in looks] == ["Unhealthy", "Unhealthy", "Unknown", "Unhealthy"]  # no event is valid
     assert all(look.unaccounted_records == 0 for look in looks)
     # The records expire in Kafka: what it does not hold any more cannot be fetched either.
-    for expired, lost in ((2, 3), (4, 0)):
-        admin = broker._admin()
-        for future in admin.delete_records([TopicPartition(topic, partition, expired) for partition in range(3)]).values():
-            future.result()
+    for first, lost in ((2, 3), (4, 0)):
+        expire(broker, settings, dict.fromkeys(range(3), first))
         last = monitor_silver_events(spark, settings)
         assert (last.lost_records, last.verified_until == last.read_until) == (lost, not lost)
 
