@@ -35,4 +35,4 @@ result = run_task("maintain_tables", maintain_tables, spark, settings)
 
 # COMMAND ----------
 
-display(spark.createDataFrame(list(result.tables)))
+display(spark.createDataFrame(result))

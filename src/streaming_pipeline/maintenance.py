@@ -3,7 +3,6 @@
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -15,18 +14,12 @@ from streaming_pipeline.contract import load_contract
 from streaming_pipeline.settings import Settings
 
 
-@dataclass(frozen=True)
-class Maintenance:
-    """What was done to each table."""
-
-    tables: tuple[dict[str, Any], ...]
-
-
-def maintain_tables(spark: SparkSession, settings: Settings) -> Maintenance:
+def maintain_tables(spark: SparkSession, settings: Settings) -> list[dict[str, Any]]:
     """OPTIMIZE of silver and gold the closed dates that have more than one file and new rows, of other tables all; VACUUM every table.
 
     A date is closed once it is over in UTC: Z-ordering rewrites what it touches each time, so that the open date is left alone, and
     a closed one until late events have added to it. Must not run beside the main job: the two would conflict over files.
+    Returns for each table what was done.
     """
     contract = load_contract(settings.contract_path)
     every = tables.all_tables(contract)
@@ -48,7 +41,7 @@ def maintain_tables(spark: SparkSession, settings: Settings) -> Maintenance:
         spark.sql(f"VACUUM {name}")
         files_after = len(spark.table(name).inputFiles())
         done.append({"table_name": table.name, "dates": len(dates), "files_before": len(files_before), "files_after": files_after})
-    return Maintenance(tuple(done))
+    return done
 
 
 def closed_dates(files: list[str], today: date) -> list[date]:

@@ -64,7 +64,7 @@ def start_session(home: Path, *, connect: bool = False, event_log: Path | None =
         "spark.sql.warehouse.dir": str(home / "warehouse"),
         "spark.sql.session.timeZone": "UTC",
         "spark.sql.shuffle.partitions": str(cores),
-        # Java compiles no larger method, and would interpret the rules of a contract of more than four fields row by row.
+        # Java compiles no larger method, and would interpret the rules of a contract of six fields row by row.
         "spark.sql.codegen.hugeMethodLimit": "8000",
         # With Delta's extension, `spark.sql(text, args)` leaves its parameters unbound otherwise (Spark 4.1).
         "spark.sql.legacy.parameterSubstitution.constantsOnly": "true",

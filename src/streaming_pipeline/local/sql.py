@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import sqlparse
-from pyspark.errors import PySparkException
+from pyspark.errors import PySparkException, PySparkNotImplementedError
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import BinaryType, BooleanType, NumericType
@@ -65,7 +65,7 @@ def _rows(frame: DataFrame) -> list[tuple]:
     """The rows as Python has them; where it lacks a value, such as a time after the year 9999, all but numbers as Spark writes them."""
     try:
         return [tuple(row) for row in frame.collect()]
-    except (ValueError, OverflowError, NotImplementedError):
+    except (ValueError, OverflowError, PySparkNotImplementedError):  # the last for an interval, which Python has no type for
         unique = frame.toDF(*[f"_{index}" for index in range(len(frame.columns))])
         kept = (NumericType, BooleanType, BinaryType)
         texts = [F.col(field.name) if isinstance(field.dataType, kept) else F.col(field.name).cast("string") for field in unique.schema]
