@@ -1,6 +1,8 @@
 """One Spark session and one broker for all tests, both started when a test first asks for them; everything lies in tmp."""
 
+import shutil
 import uuid
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -59,16 +61,19 @@ def kafka_sasl(broker, topic) -> KafkaSettings:
 
 
 @pytest.fixture
-def offline_settings(tmp_path) -> Settings:
+def offline_settings(home, tmp_path) -> Iterator[Settings]:
     """Settings with a schema, checkpoints and runs of their own, and no Kafka."""
-    return Settings(
+    schema = f"t_{uuid.uuid4().hex[:8]}"
+    yield Settings(
         catalog="spark_catalog",
-        schema=f"t_{uuid.uuid4().hex[:8]}",
+        schema=schema,
         config_dir=str(ROOT / "config"),
         checkpoint_dir=str(tmp_path / "checkpoints"),
         runs_dir=str(tmp_path / "runs"),
         run_id="test",
     )
+    # Each process that a later test starts in this home would look at every table that lies there.
+    shutil.rmtree(home / "warehouse" / f"{schema}.db", ignore_errors=True)
 
 
 @pytest.fixture

@@ -3,17 +3,13 @@
 As in silver the stream carries keys alone, which say which rows a batch is.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-import numpy as np
 import pandas as pd
-import pyarrow as pa
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
-from pyspark.sql.types import DoubleType, IntegerType
 
 from streaming_pipeline import tables
 from streaming_pipeline.contract import Contract, load_contract
@@ -40,29 +36,20 @@ class Scored:
 
 def score(silver: DataFrame, champion: Champion, contract: Contract) -> DataFrame:
     """Silver rows → rows of `gold_anomaly_predictions`."""
-    names = [*contract.field_names, "timestamp_unix", "event_date", *tables.COORDINATE_NAMES]
-    inputs = [f"_input_{name}" for name in champion.features]  # no field's name begins with "_"
-    wide = silver.select(
-        *[timestamp_unix(contract) if name == "timestamp_unix" else F.col(f"`{name}`") for name in names],
-        *[column.alias(name) for column, name in zip(feature_columns(contract, champion.features), inputs, strict=True)],
-    )
     pipeline, features = champion.pipeline, list(champion.features)
 
-    def add_scores(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for batch in batches:
-            # Only the model's inputs become Python's; the other columns pass through as they are.
-            columns = [batch[column].to_numpy(zero_copy_only=False) for column in inputs]
-            matrix = pd.DataFrame(dict(zip(features, columns, strict=True)))
-            scores = pipeline.decision_function(matrix) if len(matrix) else np.empty(0)
-            flags = np.where(scores < 0, -1, 1).astype("int32")
-            yield pa.RecordBatch.from_arrays([*(batch[name] for name in names), pa.array(scores), pa.array(flags)], schema.names)
+    @F.pandas_udf("double")
+    def anomaly_score(*inputs: pd.Series) -> pd.Series:
+        """Only the model's inputs become Python's; every other column stays where it is."""
+        matrix = pd.DataFrame(dict(zip(features, inputs, strict=True)))
+        return pd.Series(pipeline.decision_function(matrix) if len(matrix) else [], dtype="float64")
 
-    schema = wide.select(*names).schema.add("anomaly_score", DoubleType()).add("anomaly_flag", IntegerType())
-    return wide.mapInArrow(add_scores, schema).select(
+    scored = silver.withColumn("anomaly_score", anomaly_score(*feature_columns(contract, champion.features)))
+    return scored.select(
         *contract.field_names,
-        "timestamp_unix",
+        timestamp_unix(contract),
         "anomaly_score",
-        "anomaly_flag",
+        F.when(F.col("anomaly_score") < 0, -1).otherwise(1).alias("anomaly_flag"),
         F.lit(None).cast("string").alias("explanation"),
         "event_date",
         *tables.COORDINATE_NAMES,
