@@ -20,6 +20,7 @@ from confluent_kafka import Producer
 
 from streaming_pipeline import kafka, synthetic
 from streaming_pipeline.bronze import stream_kafka_to_bronze
+from streaming_pipeline.errors import PipelineError
 from streaming_pipeline.local.broker import Broker
 from streaming_pipeline.local.spark import start_session
 from streaming_pipeline.producer import produce
@@ -117,8 +118,8 @@ def measure(spark, broker: Broker, settings: Settings, fault: Fault) -> list[str
         struck = pool.submit(strike, broker, settings, fault)
         try:
             stream_kafka_to_bronze(spark, settings)
-        except Exception as error:
-            outcome = f"failed: {cause(error)}"
+        except PipelineError as error:
+            outcome = f"failed: {said(error)}"
         ended = time.monotonic()
         at = struck.result()
     if fault.back_after is None:
@@ -133,9 +134,9 @@ def measure(spark, broker: Broker, settings: Settings, fault: Fault) -> list[str
     return [fault.name, outcome, f"{ended - at:.0f}", f"{len(rows):,} of {len(expected):,}"]
 
 
-def cause(error: Exception) -> str:
-    """What Spark says of a failed stream, without the stack and the plan."""
-    return str(error).splitlines()[0].partition("terminated with exception: ")[2][:160]
+def said(error: PipelineError) -> str:
+    """What a user is told of a stopped stream: a sentence, and what Kafka's own client said."""
+    return " ".join(str(error).replace("|", "/").split())
 
 
 def main() -> None:
