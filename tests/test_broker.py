@@ -94,6 +94,7 @@ def test_a_broker_does_not_outlive_an_owner_that_is_killed(own_home):
 
 
 def test_a_port_that_another_program_has_is_replaced(own_home, monkeypatch):
+    monkeypatch.setenv("JDK_JAVA_OPTIONS", "-XX:+UseParallelGC")  # meant for Spark; Java would refuse to start with two collectors
     with socket.socket() as thief:
         thief.bind(("127.0.0.1", 0))
         thief.listen()

@@ -14,6 +14,7 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
+from kill import QUICK_START
 from rich.console import Console
 from secret_search import Secrets, key_lines
 
@@ -97,7 +98,7 @@ class Command:
     def __init__(self, *arguments, **environment):
         line = [sys.executable, "-m", "streaming_pipeline.cli", *arguments]
         options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": ROOT}
-        self.process = subprocess.Popen(line, env={**os.environ, **environment}, **options)
+        self.process = subprocess.Popen(line, env={**os.environ, **QUICK_START, **environment}, **options)
         self._said: tuple[str, str] | None = None
 
     def result(self):

@@ -455,8 +455,12 @@ def _runs(pid: int, mark: str) -> bool:
 
 
 def _java_environment() -> dict[str, str]:
-    """This process's environment; without a UTF-8 locale Java could not open a folder whose path has other letters than ASCII."""
-    return os.environ | ({"LC_ALL": "C.UTF-8"} if sys.platform == "linux" else {})
+    """This process's environment, but for Java's options, whose garbage collector may be another than the broker's: Java would refuse two.
+
+    Without a UTF-8 locale it could not open a folder whose path has other letters than ASCII.
+    """
+    kept = {name: value for name, value in os.environ.items() if name not in ("JDK_JAVA_OPTIONS", "JAVA_TOOL_OPTIONS")}
+    return kept | ({"LC_ALL": "C.UTF-8"} if sys.platform == "linux" else {})
 
 
 def _property(text: str) -> str:

@@ -66,6 +66,8 @@ def start_session(home: Path, *, connect: bool = False, event_log: Path | None =
         "spark.sql.shuffle.partitions": str(cores),
         # Java compiles no larger method, and would interpret the rules of a contract of six fields row by row.
         "spark.sql.codegen.hugeMethodLimit": "8000",
+        # One run of the job generates more classes than the 100 that Spark remembers, and would compile them all again in the next.
+        "spark.sql.codegen.cache.maxEntries": "1000",
         # With Delta's extension, `spark.sql(text, args)` leaves its parameters unbound otherwise (Spark 4.1).
         "spark.sql.legacy.parameterSubstitution.constantsOnly": "true",
         "spark.databricks.delta.snapshotPartitions": "2",
