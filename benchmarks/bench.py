@@ -10,12 +10,12 @@ import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 
 from streaming_pipeline.kafka import client_config, topic_offsets
-from streaming_pipeline.settings import KafkaSettings
+from streaming_pipeline.settings import KafkaSettings, Settings
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "RESULTS.md"
@@ -29,6 +29,12 @@ def fresh_home(name: str) -> Path:
     shutil.rmtree(home, ignore_errors=True)
     home.mkdir(parents=True)
     return home
+
+
+def own_settings(home: Path, schema: str, **others: Any) -> Settings:
+    """Settings for a schema of its own whose checkpoints and runs lie in a home folder; `others` are fields of `Settings`."""
+    folders = {"checkpoint_dir": str(home / "checkpoints" / schema), "runs_dir": str(home / "runs"), "config_dir": str(ROOT / "config")}
+    return Settings(**{"catalog": "spark_catalog", "schema": schema, **folders, **others})
 
 
 def machine() -> str:

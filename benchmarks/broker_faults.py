@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench import ROOT, fresh_home, table, topic_records, write_section
+from bench import fresh_home, own_settings, table, topic_records, write_section
 from confluent_kafka import Producer
 
 from streaming_pipeline import kafka, synthetic
@@ -156,12 +156,9 @@ def main() -> None:
             fault, topic = FAULTS[number], f"fault_{number}"
             broker.create_topic(topic)
             produce(broker.kafka_settings("SSL", topic), synthetic.generate(fault.events, seed=number, faults=[]))
-            settings = Settings(
-                catalog="spark_catalog",
-                schema=topic,
-                config_dir=str(ROOT / "config"),
-                checkpoint_dir=str(home / "checkpoints"),
-                runs_dir=str(home / "runs"),
+            settings = own_settings(
+                home,
+                topic,
                 kafka_topic=topic,
                 kafka_options=json.loads(options.kafka_options),
                 max_offsets_per_trigger=1_000_000 if fault.within_batch else BATCH,

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from bench import ROOT, fresh_home, table, write_section
+from bench import fresh_home, own_settings, table, write_section
 
 from streaming_pipeline import synthetic
 from streaming_pipeline.bronze import stream_kafka_to_bronze
@@ -19,7 +19,6 @@ from streaming_pipeline.local.spark import start_session
 from streaming_pipeline.monitoring.monitor import monitor_silver_events
 from streaming_pipeline.producer import produce
 from streaming_pipeline.run_log import run_task
-from streaming_pipeline.settings import Settings
 from streaming_pipeline.silver import cleanse_bronze_to_silver
 
 DISK_MB = 200
@@ -46,15 +45,8 @@ def main() -> None:
         broker.create_topic("events")
         kafka = broker.kafka_settings("SSL", "events")
         spark = start_session(home)
-        settings = Settings(
-            catalog="spark_catalog",
-            schema="disk",
-            config_dir=str(ROOT / "config"),
-            checkpoint_dir=str(disk / "checkpoints"),
-            runs_dir=str(home / "runs"),
-            kafka_topic="events",
-            secrets=broker.secrets("SSL", "events"),
-        )
+        on_disk = {"checkpoint_dir": str(disk / "checkpoints")}
+        settings = own_settings(home, "disk", kafka_topic="events", secrets=broker.secrets("SSL", "events"), **on_disk)
         count = lambda: {name: spark.table(settings.table(name)).count() for name in TABLES}  # noqa: E731
 
         def run(through: int = len(STAGES)):

@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import date, timedelta
 from statistics import median
 
-from bench import ROOT, fresh_home, seconds, table, write_section
+from bench import fresh_home, own_settings, seconds, table, write_section
 from pyspark.sql import DataFrame, SparkSession
 
 from streaming_pipeline import tables
@@ -93,16 +93,7 @@ def main() -> None:
     home = fresh_home("growth")
     spark = start_session(home)
     days = {"small": 1, "large": options.days}
-    settings = {
-        name: Settings(
-            catalog="spark_catalog",
-            schema=name,
-            config_dir=str(ROOT / "config"),
-            checkpoint_dir=str(home / "checkpoints"),
-            runs_dir=str(home / "runs"),
-        )
-        for name in days
-    }
+    settings = {name: own_settings(home, name) for name in days}
     took: dict[str, list[dict[str, float]]] = {name: [] for name in days}
     for name in days:
         run_batch(spark, settings[name], 0, days[name] * options.daily, days[name], options.daily)

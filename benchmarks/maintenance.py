@@ -9,7 +9,7 @@ import argparse
 from datetime import date, timedelta
 from statistics import median
 
-from bench import ROOT, fresh_home, seconds, table, write_section
+from bench import ROOT, fresh_home, own_settings, seconds, table, write_section
 from pyspark.sql import SparkSession
 
 from streaming_pipeline import tables
@@ -118,16 +118,7 @@ def main() -> None:
         parser.error("--rows must be at least two for each hour of each date")
     home = fresh_home("maintenance")
     spark = start_session(home)
-    whole, large = (
-        Settings(
-            catalog="spark_catalog",
-            schema=name,
-            config_dir=str(ROOT / "config"),
-            checkpoint_dir=str(home / "checkpoints"),
-            runs_dir=str(home / "runs"),
-        )
-        for name in ("whole_dates", "large_dates")
-    )
+    whole, large = (own_settings(home, name) for name in ("whole_dates", "large_dates"))
     contract = load_contract(whole.contract_path)
     for settings in (whole, large):
         fill(spark, settings, contract, options.days, options.rows, options.seed)

@@ -10,7 +10,7 @@ import logging
 from pathlib import Path
 
 import mlflow
-from bench import ROOT, PeakMemory, fresh_home, seconds, table, write_section
+from bench import ROOT, PeakMemory, fresh_home, own_settings, seconds, table, write_section
 from rich.console import Console
 
 from streaming_pipeline import kafka, synthetic
@@ -78,16 +78,7 @@ def main() -> None:
         def settings_for(topic: str, count: int) -> Settings:
             broker.create_topic(topic)
             produce(broker.kafka_settings("SSL", topic), synthetic.generate(count, seed=options.seed))
-            return Settings(
-                catalog="spark_catalog",
-                schema=topic,
-                config_dir=str(ROOT / "config"),
-                checkpoint_dir=str(home / "checkpoints" / topic),
-                runs_dir=str(home / "runs"),
-                run_id=topic,
-                kafka_topic=topic,
-                secrets=broker.secrets("SSL", topic),
-            )
+            return own_settings(home, topic, run_id=topic, kafka_topic=topic, secrets=broker.secrets("SSL", topic))
 
         def measure(settings: Settings) -> tuple[dict[str, float], list[tuple[str, float]], int]:
             took = {}
