@@ -113,8 +113,8 @@ def main() -> None:
         for name, took_seconds in [("bare append", bare), *((stage, took[stage]) for stage in stages), ("all four", whole)]
     ]
     goals = [
-        ["bronze + silver + monitoring + gold against bare append", "≥ 0.20", f"{bare / whole:.2f}"],
-        ["silver alone against bare append", "≥ 0.60", f"{bare / took['silver']:.2f}"],
+        ["bronze + silver + monitoring + gold against bare append", "≥ 0.20", f"{bare / whole:.3f}"],
+        ["silver alone against bare append", "≥ 0.60", f"{bare / took['silver']:.3f}"],
         ["gold against `spark_udf` (predict alone)", "≥ 4", f"{took['spark_udf'] / took['gold']:.1f}"],
         ["monitoring against all other stages", "≤ 0.10", f"{took['monitoring'] / others:.3f}"],
         ["whole job with nothing new, warm session, all tasks (best of three after a first)", "≤ 10 s", f"{min(idle[1:]):.1f} s"],
