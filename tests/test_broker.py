@@ -18,6 +18,7 @@ from streaming_pipeline.errors import PipelineError
 from streaming_pipeline.kafka import check_connection
 from streaming_pipeline.local import certificates, java
 from streaming_pipeline.local.broker import Broker, running_broker
+from streaming_pipeline.producer import LineRecords, produce
 
 ODD_PASSWORD = 'a"b\\c =:#!é,;'
 
@@ -114,6 +115,18 @@ def test_a_port_that_another_program_has_is_replaced(own_home, monkeypatch):
             assert broker.create_topic("stream-input") is True
     assert "Address already in use" in broker.log.with_suffix(".log.1").read_text()
     assert broker.status().state == "stopped"
+
+
+def test_a_command_that_is_asked_to_end_stops_the_broker_that_it_started(own_home):
+    with running_broker(own_home) as broker:
+        broker.create_topic("stream-input")
+        produce(broker.kafka_settings("SSL", "stream-input"), LineRecords([b"{}"]))
+    line = [sys.executable, "-m", "streaming_pipeline.cli", "consume", "--follow", "--home", str(own_home)]
+    follow = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1])
+    assert follow.stdout.readline().endswith("{}\n")
+    follow.terminate()
+    assert (follow.communicate(timeout=60)[1], follow.returncode) == ("Stopped.\n", 130)
+    assert Broker(own_home).status().state == "stopped"
 
 
 def test_too_little_heap_is_said(own_home):

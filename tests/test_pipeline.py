@@ -224,7 +224,9 @@ def test_a_run_without_new_events_adds_nothing_and_one_with_new_events_adds_exac
     produced = pipeline.produce(500, seed=2, faults=[])
     # Without any checkpoint, too: each stage goes on behind what its table holds.
     shutil.rmtree(pipeline.folder / "checkpoints")
-    assert pipeline.run().state == "SUCCESS"
+    run = pipeline.run()
+    assert run.state == "SUCCESS"
+    assert [task.key[:2] for task in run.tasks if "the checkpoint was gone" in task.note] == ["01", "02", "04"]
     grown = pipeline.counts()
     assert {name: grown[name] - before for name, before in pipeline.after_first_run.items()} == {
         "bronze_events": produced,

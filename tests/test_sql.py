@@ -142,6 +142,14 @@ def test_json_with_two_columns_of_one_name_is_refused():
         render(["a", "b", "a"], [(1, 2, 3)], "json", Console(file=io.StringIO()))
 
 
+def test_a_table_ends_where_nobody_reads_on_and_says_so():
+    console = Console(file=io.StringIO())
+    render(["n"], [(n,) for n in range(1_234)], "table", console)
+    shown = console.file.getvalue()
+    assert " 999 " in shown and " 1000 " not in shown
+    assert shown.endswith("1,234 rows, the first 1,000 shown: --format csv gives all\n")
+
+
 def test_nested_values_are_json_in_csv():
     console = Console(file=io.StringIO())
     render(["m", "l"], [({"a": 1}, ["x"])], "csv", console)

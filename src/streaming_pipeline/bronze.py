@@ -93,6 +93,7 @@ def stream_kafka_to_bronze(spark: SparkSession, settings: Settings) -> Ingested:
                 "cannot be asked for its partitions: restore the checkpoint folder, or begin in another schema."
             )
         begin = starting_offsets(topic, next_offsets)
+        note = "the checkpoint was gone: reading went on behind the last records that bronze holds"
     elif next_offsets:
         next_offsets = dict.fromkeys(topic.ends, 0) | next_offsets  # a partition that was added since is to be read from its first record
     else:

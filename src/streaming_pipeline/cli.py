@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 the work failed, 2 wrong use. A user's mistake is one sent
 
 import argparse
 import os
+import signal
 import stat
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,6 +29,8 @@ _MOST = 1_000_000_000
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     console = Console(soft_wrap=False)
+    # `timeout`, systemd and a closing container ask in this way: what Ctrl-C would end in order must not be left behind.
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         options = _parser().parse_args(arguments)
         return options.call(options, console)

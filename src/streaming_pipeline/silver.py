@@ -26,7 +26,7 @@ from streaming_pipeline.coordinates import KEY, covering, leave_out, leave_out_a
 from streaming_pipeline.rules import as_type, check_patterns, judge
 from streaming_pipeline.run_log import Step, collect_steps, timed_step
 from streaming_pipeline.settings import Settings
-from streaming_pipeline.streams import keys_of, run_available_now
+from streaming_pipeline.streams import READ_AGAIN, is_new, keys_of, run_available_now
 
 PLAN_FILE = "silver_plan.txt"
 STEPS = ("silver_extent", "quarantine_write", "duplicates_write", "silver_write")
@@ -37,11 +37,12 @@ _ORDER = ("kafka_timestamp", "topic", "topic_id", "partition", "offset")
 
 @dataclass(frozen=True)
 class SilverCounts:
-    """What one run of the stage added: events, rejected records, re-deliveries; and what its steps took."""
+    """What one run of the stage added: events, rejected records, re-deliveries; what it had to say, and what its steps took."""
 
     records: int
     quarantined: int
     duplicates: int
+    note: str = field(default="", compare=False)
     steps: tuple[Step, ...] = field(default=(), repr=False, compare=False)
 
 
@@ -213,11 +214,13 @@ def cleanse_bronze_to_silver(spark: SparkSession, settings: Settings) -> SilverC
     Path(settings.run_dir, PLAN_FILE).unlink(missing_ok=True)  # of an earlier run by hand, which all have one name
     # Without the secrets: what a batch closes over travels to where it runs.
     write = partial(write_batch, settings=replace(settings, secrets={}), contract=contract, checkpoint=checkpoint)
+    read_again = is_new(checkpoint) and tables.row_count(spark, settings, "silver_events") > 0
     keys = keys_of(spark, settings.table("bronze_events"))
     run_available_now(keys.writeStream.foreachBatch(write), "silver", checkpoint)
     steps = collect_steps(settings.run_dir, STEPS)
     written = {task: sum(step.records or 0 for step in steps if step.task == task) for task in STEPS}
-    return SilverCounts(written["silver_write"], written["quarantine_write"], written["duplicates_write"], steps)
+    note = READ_AGAIN if read_again else ""
+    return SilverCounts(written["silver_write"], written["quarantine_write"], written["duplicates_write"], note, steps)
 
 
 def pinned_contract(checkpoint: str, batch_id: int) -> str | None:

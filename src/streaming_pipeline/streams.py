@@ -19,12 +19,21 @@ _FILE_GONE = re.compile(r"FILE_NOT_EXIST|DELTA_FILE_NOT_FOUND")
 """How Spark and Delta tell of a data file that is gone; Java's FileNotFoundException tells of a full disk as well."""
 
 
+READ_AGAIN = "the checkpoint was gone: all was read again, and what the table holds left out"
+"""What a stage says of a stream that begins without its checkpoint and yet has a table with rows."""
+
+
+def is_new(checkpoint: str) -> bool:
+    """Whether a stream with this checkpoint would begin at the beginning."""
+    return not _batches(checkpoint, "offsets")
+
+
 def read_until(checkpoint: str) -> dict[int, int] | None:
     """Where a Kafka stream goes on: for each partition the offset behind the last batch that is done; None without a checkpoint.
 
     Raises `PipelineError` if Spark's files cannot be read.
     """
-    if not _batches(checkpoint, "offsets"):
+    if is_new(checkpoint):
         return None
     done = _batches(checkpoint, "commits")
     # Before the first batch is done: where it was to begin.

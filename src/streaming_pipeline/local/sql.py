@@ -23,6 +23,9 @@ from streaming_pipeline.settings import Settings
 
 _QUERY = re.compile(r"[\s(]*(SELECT|WITH|FROM|VALUES|TABLE|SHOW|DESCRIBE|DESC)\b", re.IGNORECASE)
 
+_MOST_SHOWN = 1_000
+"""Rows of a table that a person may still read; to lay out many more would take minutes."""
+
 
 def run_query(home: Path, text: str, schema: str = "streaming") -> tuple[list[str], list[tuple]]:
     """Column names and rows of a SELECT over the tables of `home`, by bare name or schema.table; a job may run meanwhile.
@@ -107,8 +110,9 @@ def render(columns: list[str], rows: list[tuple], form: str, console: Console) -
         writer.writerows([["" if value is None else _cell(value) for value in row] for row in rows])
         console.file.write(out.getvalue())
     else:
-        _show(columns, rows, console)
-        console.print(f"{len(rows):,} row{'' if len(rows) == 1 else 's'}", highlight=False)
+        _show(columns, rows[:_MOST_SHOWN], console)
+        rest = f", the first {_MOST_SHOWN:,} shown: --format csv gives all" if len(rows) > _MOST_SHOWN else ""
+        console.print(f"{len(rows):,} row{'' if len(rows) == 1 else 's'}{rest}", highlight=False)
 
 
 def _show(columns: list[str], rows: list[tuple], console: Console) -> None:
