@@ -33,7 +33,7 @@ def fresh_home(name: str) -> Path:
 
 def own_settings(home: Path, schema: str, **others: Any) -> Settings:
     """Settings for a schema of its own whose checkpoints and runs lie in a home folder; `others` are fields of `Settings`."""
-    folders = {"checkpoint_dir": str(home / "checkpoints" / schema), "runs_dir": str(home / "runs"), "config_dir": str(ROOT / "config")}
+    folders = {"checkpoint_dir": str(home / "checkpoints"), "runs_dir": str(home / "runs"), "config_dir": str(ROOT / "config")}
     return Settings(**{"catalog": "spark_catalog", "schema": schema, **folders, **others})
 
 
