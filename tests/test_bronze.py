@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from confluent_kafka import Producer
-from confluent_kafka.admin import NewPartitions
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewPartitions, ResourceType
 from kafka_records import expire, send
 
 from streaming_pipeline import bronze
@@ -15,7 +15,10 @@ from streaming_pipeline.errors import PipelineError
 from streaming_pipeline.kafka import TopicInfo, TopicOffsets, client_config, topic_offsets
 from streaming_pipeline.losses import refuse_or_record
 from streaming_pipeline.monitoring.monitor import monitor_silver_events
+from streaming_pipeline.producer import produce
+from streaming_pipeline.settings import Settings
 from streaming_pipeline.silver import cleanse_bronze_to_silver
+from streaming_pipeline.synthetic import Record
 
 
 def held(spark, settings):
@@ -162,3 +165,29 @@ def test_a_damaged_checkpoint_is_named_and_without_it_nothing_comes_twice(spark,
     assert stream_kafka_to_bronze(spark, settings).records == 0
     assert len(set(held(spark, settings))) == len(held(spark, settings)) == 36
     assert spark.table(settings.table("quarantined_events")).count() == 36
+
+
+@pytest.mark.parametrize("option", [{"failOnDataLoss": "maybe"}, {"minPartitions": "abc"}, {"kafka.max.poll.records": "abc"}])
+def test_an_option_that_kafkas_source_refuses_is_named(spark, settings, option):
+    send(settings, 3)
+    with pytest.raises(
+        PipelineError, match=rf"Parameter 'kafka_options' \({next(iter(option))}\): Spark's Kafka source refuses it: .+"
+    ) as refused:
+        stream_kafka_to_bronze(spark, replace(settings, kafka_options=option))
+    assert "\n" not in str(refused.value)
+
+
+def test_a_timestamp_that_spark_cannot_hold_is_told_of(spark, settings):
+    admin = AdminClient(client_config(settings.kafka))
+    anything = ConfigEntry("message.timestamp.after.max.ms", str(2**63 - 1), incremental_operation=AlterConfigOpType.SET)
+    resource = ConfigResource(ResourceType.TOPIC, settings.kafka_topic, incremental_configs=[anything])
+    for future in admin.incremental_alter_configs([resource]).values():
+        future.result(30)
+    produce(settings.kafka, [Record(b"", b"{}", 1_772_366_400 * 10**9)])
+    with pytest.raises(PipelineError, match=f"Topic {settings.kafka_topic} holds a record whose timestamp is too large"):
+        stream_kafka_to_bronze(spark, settings)
+
+
+def test_the_checkpoint_of_any_topic_is_a_name_that_a_disk_takes():
+    topic = TopicInfo("t" * 249, "A" * 22, (0,))
+    assert len(Path(bronze.bronze_checkpoint(Settings(catalog="main"), topic)).name) <= 255

@@ -128,6 +128,7 @@ def test_limits_that_some_event_keeps_are_taken():
     ("added", "named"),
     [
         ("kind: Other", r"line \d+: .*'kind' is given twice"),
+        ("version: {{ VERSION }}", r"line \d+: .*a key must be a text"),
         ("tags: &all [a]\nroles: *all", r"line \d+: .*\*all"),
         ("tags: &all [*all]", r"line \d+: .*\*all"),
         (f"tags: {'[' * 3000}{']' * 3000}", "nested too deep"),

@@ -75,6 +75,11 @@ def test_a_connection_that_cannot_work_is_refused_by_name(secrets, named):
         ("kafka_options", '{"startingoffsetsbytimestamp": "{}"}'),
         ("kafka_options", '{"ENDINGOFFSETS": "latest"}'),
         ("kafka_options", '{"maxoffsetspertrigger": "1"}'),
+        ("kafka_options", '{"kafka.bootstrap.servers": "other:9093"}'),
+        ("kafka_options", '{"kafka.sasl.jaas.config": "..."}'),
+        ("kafka_options", '{"kafka.isolation.level": "read_uncommitted"}'),
+        ("checkpoint_dir", "dbfs:/Volumes/main/streaming/checkpoints"),
+        ("runs_dir", "s3://bucket/runs"),
         ("colour", "blue"),
     ],
 )

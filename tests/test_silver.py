@@ -3,7 +3,7 @@
 import random
 import shutil
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from bronze_rows import T0, append_to_bronze, event, kafka_frame, shipped_contra
 from streaming_pipeline import silver, tables
 from streaming_pipeline.bronze import to_bronze
 from streaming_pipeline.contract import load_contract
-from streaming_pipeline.errors import UsageError
+from streaming_pipeline.errors import PipelineError, UsageError
 from streaming_pipeline.silver import cleanse_bronze_to_silver
 
 BAD = {
@@ -41,6 +41,7 @@ BAD = {
     event("1", value=[1]): ["wrong_type:value"],
     event("1", value="1d"): ["wrong_type:value"],
     event("1", value="0x10"): ["wrong_type:value"],
+    event("1", value="0x1p3"): ["wrong_type:value"],
     event("1", value="NaN"): ["not_finite:value"],
     event("1", value="-Infinity"): ["not_finite:value"],
     event("1", value=float("nan")): ["not_finite:value"],
@@ -57,6 +58,7 @@ BAD = {
     event("1", timestamp="2026-03-01T12:00:00"): ["no_zone:timestamp"],
     event("1", timestamp="2026-03-01"): ["no_zone:timestamp"],
     event("1", timestamp="2026-03-01T12:00:00Europe/Paris"): ["no_zone:timestamp"],
+    event("1", timestamp="2026-03-01T12:00:00NZ"): ["wrong_type:timestamp"],
     event("1", timestamp="yesterday"): ["wrong_type:timestamp"],
     event("1", timestamp="2026-03-01T12:00Z"): ["wrong_type:timestamp"],
     event("1", timestamp="10:15:00Z"): ["wrong_type:timestamp"],
@@ -295,7 +297,8 @@ def test_a_contract_deployed_between_two_attempts_changes_nothing_for_the_batch(
 
 
 def test_a_pattern_is_a_regular_expression_of_sparks_and_an_error_in_it_holds_no_batch_up(spark, offline_settings, tmp_path):
-    append_to_bronze(spark, offline_settings, [event("ab1"), event("1")])
+    too_long = event("ab-" * 20_000 + "1")  # to match it, Java's expressions would take more stack than there is
+    append_to_bronze(spark, offline_settings, [event("ab1"), event("1"), too_long])
     text = Path(offline_settings.contract_path).read_text()
     (tmp_path / "config").mkdir()
     changed = replace(offline_settings, config_dir=str(tmp_path / "config"))
@@ -306,10 +309,35 @@ def test_a_pattern_is_a_regular_expression_of_sparks_and_an_error_in_it_holds_no
     Path(changed.contract_path).write_text(with_pattern("(?P<letters>[a-z]+)"))  # as Python writes it
     with pytest.raises(UsageError, match=r"event_contract\.yml: field event_id.*pattern.*not a regular expression"):
         cleanse_bronze_to_silver(spark, changed)
-    Path(changed.contract_path).write_text(with_pattern(r"(?<letters>\p{L}+)\d"))
+    Path(changed.contract_path).write_text(with_pattern(r"((?<letters>\p{L}+)-?)+\d"))
     cleanse_bronze_to_silver(spark, changed)
     assert rows(spark, changed, "silver_events", "event_id") == [("ab1",)]
-    assert rows(spark, changed, "quarantined_events", "reasons") == [(["wrong_pattern:event_id"],)]
+    reasons = [["wrong_length:event_id", "wrong_pattern:event_id"], ["wrong_pattern:event_id"]]
+    assert rows(spark, changed, "quarantined_events", "reasons") == [(found,) for found in reasons]
+
+
+def test_the_first_and_the_last_day_of_time_hold_no_batch_up(spark, offline_settings, tmp_path):
+    limits = '        logicalTypeOptions:\n          minimum: "2000-01-01T00:00:00Z"\n'
+    unlimited = with_contract(offline_settings, tmp_path, limits, "")
+    times = ("0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z", "0000-12-31T23:59:59Z", "9999-12-31T23:59:59-01:00")
+    end_of_time = datetime(9999, 12, 31, 23, 59, tzinfo=UTC)
+    append_to_bronze(
+        spark,
+        unlimited,
+        [event(str(number), timestamp=time) for number, time in enumerate(times)],
+        contract=load_contract(unlimited.contract_path),
+        kafka_timestamp=end_of_time,
+    )
+    cleanse_bronze_to_silver(spark, unlimited)
+    assert rows(spark, unlimited, "silver_events", "event_id") == [("0",), ("1",)]
+    assert rows(spark, unlimited, "quarantined_events", "offset", "reasons") == [(n, ["out_of_range:timestamp"]) for n in (2, 3)]
+
+
+def test_a_field_renamed_by_its_case_alone_is_told_of(spark, offline_settings, tmp_path):
+    append_to_bronze(spark, offline_settings, [event("a")])
+    renamed = with_contract(offline_settings, tmp_path, "name: value", "name: Value")
+    with pytest.raises(PipelineError, match=r"bronze_events` has the column value, .* call the field Value"):
+        cleanse_bronze_to_silver(spark, renamed)
 
 
 def test_bronze_keeps_the_bytes(spark):

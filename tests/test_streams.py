@@ -29,6 +29,12 @@ def test_bronze_takes_a_batch_again_whose_end_was_not_put_down(spark, settings):
     assert read_until(f"{checkpoint}-of-another") is None
     produce(settings.kafka, LineRecords(b"{}" for _ in range(5)))
     assert stream_kafka_to_bronze(spark, settings).records == 5
+    # Of a checkpoint without its batches the rest counts for nothing: Delta would take new ones for those.
+    for kind in ("offsets", "commits"):
+        shutil.rmtree(Path(checkpoint, kind))
+    produce(settings.kafka, LineRecords(b"{}" for _ in range(5)))
+    ingested = stream_kafka_to_bronze(spark, settings)
+    assert ingested.records == 5 and "the checkpoint was gone" in ingested.note
 
 
 def test_files_that_were_vacuumed_before_a_stream_read_them_are_told_of_and_nothing_is_lost(spark, offline_settings):
@@ -46,6 +52,10 @@ def test_files_that_were_vacuumed_before_a_stream_read_them_are_told_of_and_noth
     assert "\n" not in str(refused.value)
     shutil.rmtree(offline_settings.checkpoint("silver"))
     assert cleanse_bronze_to_silver(spark, offline_settings).records == 2
+    spark.sql(f"DROP TABLE {bronze}")
+    append_to_bronze(spark, offline_settings, [event("d")], first_offset=3)
+    with pytest.raises(PipelineError, match=r"stream silver .* was dropped and made anew: remove the folder .*/silver and run again"):
+        cleanse_bronze_to_silver(spark, offline_settings)
 
 
 def transaction(settings, name):

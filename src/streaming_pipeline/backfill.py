@@ -15,6 +15,7 @@ from streaming_pipeline.bronze import Ingested, bronze_checkpoint, held_until, t
 from streaming_pipeline.contract import load_contract
 from streaming_pipeline.coordinates import leave_out, lies_in
 from streaming_pipeline.errors import PipelineError
+from streaming_pipeline.rules import check_patterns
 from streaming_pipeline.settings import SERVICE_CREDENTIAL, Settings
 from streaming_pipeline.streams import read_until
 
@@ -38,6 +39,7 @@ def backfill_bronze(spark: SparkSession, settings: Settings, since: datetime) ->
     In portions of `max_offsets_per_trigger`, each one commit. The next run of the main job takes the records on.
     """
     contract = load_contract(settings.contract_path)
+    check_patterns(spark, contract, settings.contract_path)
     connection = settings.kafka
     topic = kafka.topic_offsets(connection, since=since)
     if not topic.ends:

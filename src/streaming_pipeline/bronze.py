@@ -1,16 +1,18 @@
 """Kafka → `bronze_events`: whatever is on the topic arrives, unchanged, exactly once, in bounded batches."""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from pyspark.errors import IllegalArgumentException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from streaming_pipeline import kafka, losses, tables
 from streaming_pipeline.contract import Contract, load_contract
-from streaming_pipeline.errors import PipelineError
-from streaming_pipeline.rules import judge
+from streaming_pipeline.errors import PipelineError, whole_story
+from streaming_pipeline.rules import check_patterns, judge
 from streaming_pipeline.settings import SERVICE_CREDENTIAL, Settings
 from streaming_pipeline.streams import read_until, run_available_now
 
@@ -18,6 +20,12 @@ _READ_FASTER = {
     "kafka.max.poll.records": "10000",  # of what is fetched the client would hand on 500 at once
     "maxRecordsPerPartition": "100000",  # else as many tasks as partitions, which parse while other cores wait
 }
+
+_LONGEST_NAME = 200
+"""Letters of a topic in its checkpoint's name: with the topic's id, a folder's name has at most 255."""
+
+_BAD_OPTION = re.compile(r"(?:ConfigException|IllegalArgumentException|AssertionError): (.+)|(For input string: \S+)")
+"""How Spark's Kafka source and Kafka's client refuse an option."""
 
 
 def to_bronze(records: DataFrame, contract: Contract, topic_id: str) -> DataFrame:
@@ -57,7 +65,7 @@ class Ingested:
 
 def bronze_checkpoint(settings: Settings, topic: kafka.TopicInfo) -> str:
     """The checkpoint of the stream from this very topic: a recreated one begins anew instead of at the old one's offsets."""
-    return settings.checkpoint(f"bronze/{topic.topic}-{topic.topic_id}")
+    return settings.checkpoint(f"bronze/{topic.topic[:_LONGEST_NAME]}-{topic.topic_id}")
 
 
 def held_until(spark: SparkSession, settings: Settings, topic_id: str) -> dict[int, int]:
@@ -80,6 +88,7 @@ def stream_kafka_to_bronze(spark: SparkSession, settings: Settings) -> Ingested:
     expired before they were read. Without a checkpoint the stream goes on behind what bronze holds.
     """
     contract = load_contract(settings.contract_path)
+    check_patterns(spark, contract, settings.contract_path)
     connection = settings.kafka
     topic = kafka.topic_offsets(connection)
     topic_id = topic.info.topic_id
@@ -99,21 +108,28 @@ def stream_kafka_to_bronze(spark: SparkSession, settings: Settings) -> Ingested:
     else:
         note = losses.record_recreated_topic(spark, settings, topic)
     note = losses.refuse_or_record(spark, settings, topic, next_offsets) or note
-    source = (
-        spark.readStream.format("kafka")
-        .options(**_READ_FASTER)
-        .options(**kafka.spark_options(connection))
-        .option("startingOffsets", begin)
-        .option("maxOffsetsPerTrigger", settings.max_offsets_per_trigger)
-        .load()
-    )
-    writer = to_bronze(source, contract, topic_id).writeStream.format("delta").outputMode("append")
     before = tables.row_count(spark, settings, "bronze_events")
     try:
+        source = (
+            spark.readStream.format("kafka")
+            .options(**_READ_FASTER)
+            .options(**kafka.spark_options(connection))
+            .option("startingOffsets", begin)
+            .option("maxOffsetsPerTrigger", settings.max_offsets_per_trigger)
+            .load()
+        )
+        writer = to_bronze(source, contract, topic_id).writeStream.format("delta").outputMode("append")
         run_available_now(writer, "bronze", checkpoint, into=settings.table("bronze_events"))
     except PipelineError:
         raise
     except Exception as error:
+        _tell_of_options(settings, error)
+        if "long overflow" in whole_story(error):
+            raise PipelineError(
+                f"Topic {topic.info.topic} holds a record whose timestamp is too large for milliseconds since 1970, and Spark cannot read "
+                "past it: mend its producer, let the broker refuse such records (message.timestamp.after.max.ms), and have the records "
+                "up to it deleted, or the topic made anew."
+            ) from error
         # Spark tells of a broker that is gone, or of records that are, in pages: ask again, which says it in a sentence.
         try:
             now = kafka.topic_offsets(connection)
@@ -126,3 +142,14 @@ def stream_kafka_to_bronze(spark: SparkSession, settings: Settings) -> Ingested:
         now, read = kafka.topic_offsets(connection), read_until(checkpoint) or {}
         note = losses.record_skipped(spark, settings, topic.info, began, now.beginnings, read) or note
     return Ingested(tables.row_count(spark, settings, "bronze_events") - before, note or "")
+
+
+def _tell_of_options(settings: Settings, error: Exception) -> None:
+    """Raise a `PipelineError` that names the parameter if a stream failed since an option of `kafka_options` cannot be."""
+    said = whole_story(error)
+    refusal = _BAD_OPTION.search(f"IllegalArgumentException: {said}" if isinstance(error, IllegalArgumentException) else said)
+    if settings.kafka_options and refusal:
+        names = ", ".join(sorted(settings.kafka_options))
+        raise PipelineError(
+            f"Parameter 'kafka_options' ({names}): Spark's Kafka source refuses it: {(refusal[1] or refusal[2]).strip()}"
+        ) from error

@@ -9,7 +9,7 @@ import signal
 import stat
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from itertools import islice
 from pathlib import Path
@@ -84,7 +84,8 @@ def _run_job(
         connect=getattr(options, "connect", False),
         console=console,
     )
-    spark.stop()
+    with suppress(Exception):  # a Spark that a run has brought down cannot be asked to stop
+        spark.stop()
     console.print(f"{run.state} in {run.seconds:.1f} s: {run.run_dir / 'index.html'}", soft_wrap=True, highlight=False)
     return 0 if run.state == "SUCCESS" else 1
 
@@ -183,7 +184,10 @@ def _consume(options: argparse.Namespace, console: Console) -> int:
     with _topic(options) as kafka:
         count = 0
         for record in consume(kafka, limit=options.limit or None, from_beginning=not options.newest, follow=options.follow):
-            at = datetime.fromtimestamp(record.timestamp_ms / 1000).astimezone().isoformat(timespec="milliseconds")
+            try:
+                at = datetime.fromtimestamp(record.timestamp_ms / 1000).astimezone().isoformat(timespec="milliseconds")
+            except (ValueError, OverflowError, OSError):  # a producer that takes Kafka's milliseconds for something else
+                at = f"{record.timestamp_ms} ms"
             value = "(no value)" if record.value is None else record.value.decode("utf-8", errors="replace")
             print(f"{record.partition}/{record.offset}  {at}  {value}", flush=options.follow)
             count += 1

@@ -23,9 +23,15 @@ _STORAGE = re.compile(
 
 def storage_fault(error: BaseException) -> str | None:
     """What the operating system says of a disk or folder that cannot be written, if that is what an error of Spark's or Python's tells."""
+    found = _STORAGE.search(whole_story(error))
+    return found[1].strip()[:400] if found else None
+
+
+def whole_story(error: BaseException) -> str:
+    """What an error and the causes behind it say, one below the other."""
+    said = []
     cause: BaseException | None = error
     while cause is not None:
-        if found := _STORAGE.search(str(cause)):
-            return found[1].strip()[:400]
+        said.append(str(cause))
         cause = getattr(cause, "_cause", None) or cause.__cause__  # Spark's errors keep theirs to themselves
-    return None
+    return "\n".join(said)

@@ -209,7 +209,7 @@ class _Connection:
 
         spec = OffsetSpec.latest() if latest else OffsetSpec.earliest()
         if since:
-            spec = OffsetSpec.for_timestamp(int(since.timestamp() * 1000))
+            spec = OffsetSpec.for_timestamp(max(0, int(since.timestamp() * 1000)))  # to Kafka, -1 is the newest
         try:
             futures = self._admin.list_offsets(
                 {TopicPartition(self._kafka.topic, partition): spec for partition in partitions},

@@ -14,18 +14,23 @@ A rejected record carries every reason, as `code:field` (or a code alone where t
 | `no_zone:f` | a timestamp without an ISO-8601 zone: `Z`, `+01:00`, `+0100` or `+01` |
 | `out_of_range:f` | below the minimum, above the maximum, or too far ahead of Kafka's clock |
 | `not_allowed:f` | none of the valid values |
-| `wrong_length:f`, `wrong_pattern:f` | a text that breaks its length or pattern |
+| `wrong_length:f`, `wrong_pattern:f` | a text that breaks its length or pattern; more than 1,000 characters match none |
 """
 
 from functools import reduce
 from operator import or_
 from typing import Any
 
+from py4j.protocol import Py4JJavaError
+from pyspark.errors import PySparkException
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from streaming_pipeline.contract import Contract, Field
 from streaming_pipeline.errors import UsageError
+
+_LONGEST_MATCHED = 1_000
+"""Characters of a text that is held against a pattern: Java's expressions recurse, and a longer one could end the whole process."""
 
 
 def judge(records: DataFrame, contract: Contract) -> DataFrame:
@@ -55,7 +60,7 @@ def check_patterns(spark: SparkSession, contract: Contract, source: str) -> None
         if field.pattern is not None:
             try:
                 spark.range(1).select(F.lit("").rlike(_whole(field.pattern))).collect()
-            except Exception:  # Spark has several ways to refuse it
+            except (PySparkException, Py4JJavaError):  # Spark has several ways to refuse it
                 raise UsageError(
                     f"{source}: field {field.name}.logicalTypeOptions.pattern: {field.pattern!r} is not a regular expression."
                 ) from None
@@ -128,7 +133,7 @@ def _rules(field: Field, contract: Contract) -> list[tuple[str, Column]]:
             length = F.length(text)
             rules.append((f"wrong_length:{name}", (length < (field.min_length or 0)) | (length > (field.max_length or 2**31 - 1))))
         if field.pattern is not None:
-            rules.append((f"wrong_pattern:{name}", ~text.rlike(_whole(field.pattern))))
+            rules.append((f"wrong_pattern:{name}", (F.length(text) > _LONGEST_MATCHED) | ~text.rlike(_whole(field.pattern))))
     elif field.logical_type == "number":
         infinite = typed.isin(float("inf"), float("-inf"))
         named = unreadable & F.lower(_unquoted(text)).isin("nan", "+nan", "-nan")
@@ -147,7 +152,11 @@ def _rules(field: Field, contract: Contract) -> list[tuple[str, Column]]:
     ]
     if name == contract.event_time_field:
         # Kafka's clock and not this machine's, so that a batch that is run again decides as before.
-        bounds.append(typed > F.col("kafka_timestamp") + F.make_interval(secs=F.lit(contract.max_future_seconds)))
+        latest = F.col("kafka_timestamp") + F.make_interval(secs=F.lit(contract.max_future_seconds))
+        # Python, which is asked for the dates of a batch, knows those of the years 1 to 9999.
+        bounds.append(typed > F.least(latest, F.lit("9999-12-31T23:59:59.999999Z").cast("timestamp")))
+        if field.minimum is None and field.exclusive_minimum is None:
+            bounds.append(typed < F.lit("0001-01-01T00:00:00Z").cast("timestamp"))
     if bounds:
         finite = ~typed.isin(float("inf"), float("-inf")) if field.logical_type == "number" else F.lit(True)
         rules.append((f"out_of_range:{name}", reduce(or_, bounds) & finite))
@@ -168,11 +177,11 @@ def as_type(field: Field) -> Column:
         return text
     if field.logical_type == "number":
         typed = _unquoted(text).try_cast("double")
-        # Spark reads Java's 1d and 1f as numbers too (inf ends like these); NaN is none.
-        is_javas = F.lower(F.right(text, F.lit(1))).isin("d", "f") & (F.abs(typed) < float("inf"))
+        # Spark reads Java's 1d, 1f and 0x1p3 as numbers too (inf ends like these); NaN is none.
+        is_javas = text.rlike(r"(?i)x|[df]\z") & (F.abs(typed) < float("inf"))
         return F.when(~F.isnan(typed) & ~is_javas, typed)
-    # Spark would read a time without a date as one of today.
-    dated = text.rlike(r"\A\d{4}-\d{2}-\d{2}" if field.logical_type == "timestamp" else r"\A\d{4}-\d{2}-\d{2}\z")
+    # Spark would read a time without a date as one of today, and NZ as New Zealand's.
+    dated = text.rlike(r"\A\d{4}-\d{2}-\d{2}(?!.*NZ\z)" if field.logical_type == "timestamp" else r"\A\d{4}-\d{2}-\d{2}\z")
     typed = text.try_cast(field.spark_type)
     return F.when(dated, typed) if field.logical_type in ("timestamp", "date") else typed
 

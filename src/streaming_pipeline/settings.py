@@ -35,14 +35,18 @@ PLAIN_KEYS = frozenset(key for key in SECRET_KEYS if key not in ("KAFKA_API_KEY"
 """Those of them that may be shown: a message that hides the wrong host or topic helps nobody."""
 
 DEFAULT_TOPIC = "stream-input"
-# Where a read begins and ends, and of which topic. Spark does not mind the case of an option.
-_OUR_OPTION = re.compile(r"(?i)subscribe(pattern)?|assign|(starting|ending)\w+|maxOffsetsPerTrigger")
+# Where a read begins and ends, of which topic and where, and how one logs in. Spark does not mind the case of an option.
+_OUR_OPTION = re.compile(
+    r"(?i)subscribe(pattern)?|assign|(starting|ending)\w+|maxOffsetsPerTrigger"
+    r"|kafka\.(bootstrap\.servers|security\.protocol|ssl\..*|sasl\..*|isolation\.level|(key|value)\.deserializer|enable\.auto\.commit)"
+)
 SERVICE_CREDENTIAL = "databricks.serviceCredential"
 """The source option that makes Databricks log in for us; only Spark can use such a connection."""
 _PROTOCOLS = ("SSL", "SASL_SSL")
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 _TOPIC = re.compile(r"(?!\.{1,2}\Z)[A-Za-z0-9._-]{1,249}")
 _RUN_ID = re.compile(r"(?!.*\.\.)[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}")
+_URI = re.compile(r"\w{2,}:")  # Spark would read dbfs:/ and s3:/, and Python take them for names of folders
 _LARGEST = 2**63 - 1  # of the whole numbers of Spark, which is handed them
 
 
@@ -168,6 +172,8 @@ class Settings:
         for name, volume in (("checkpoint_dir", "checkpoints"), ("runs_dir", "runs")):
             if not getattr(self, name):
                 object.__setattr__(self, name, f"/Volumes/{self.catalog}/{self.schema}/{volume}")
+            if _URI.match(getattr(self, name)):
+                raise UsageError(f"Parameter {name!r} is {getattr(self, name)!r}: give a path, such as /Volumes/main/streaming/{volume}.")
         for name in ("catalog", "schema", "model_name"):
             if not _IDENTIFIER.fullmatch(getattr(self, name)):
                 raise UsageError(f"Parameter {name!r} is {getattr(self, name)!r}: use letters, digits, '_' and '-' only.")
@@ -236,7 +242,9 @@ def _convert(name: str, default: Any, text: str) -> Any:
             raise UsageError('Parameter \'kafka_options\' must be a JSON object of texts, such as {"groupIdPrefix": "team-"}.')
         ours = sorted(filter(_OUR_OPTION.fullmatch, options))
         if ours:
-            raise UsageError(f"Parameter 'kafka_options' sets {', '.join(ours)}: bronze decides that itself, or by a parameter of its own.")
+            raise UsageError(
+                f"Parameter 'kafka_options' sets {', '.join(ours)}: that is for bronze, another parameter or the KAFKA_ secrets to decide."
+            )
         return options
     if isinstance(default, tuple):
         return tuple(part.strip() for part in text.split(",") if part.strip())

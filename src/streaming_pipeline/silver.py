@@ -13,7 +13,7 @@ import json
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field, replace
-from datetime import date, timedelta
+from datetime import date
 from functools import partial, reduce
 from pathlib import Path
 
@@ -58,8 +58,10 @@ class Extent:
 
     def near_dates(self, days: int) -> Column:
         """Rows of silver whose date is at most `days` from a date of the batch."""
-        near = {day + timedelta(days=shift) for day in self.dates for shift in range(-days, days + 1)}
-        return F.col("event_date").isin(sorted(near))
+        around = {day.toordinal() + shift for day in self.dates for shift in range(-days, days + 1)}
+        near = [date.fromordinal(day) for day in sorted(around) if 1 <= day <= date.max.toordinal()]
+        # As texts, since PySpark hands on a date of the first thousand years without its zeros.
+        return F.col("event_date").isin([F.lit(day.isoformat()).cast("date") for day in near])
 
 
 def extent(bronze: DataFrame, contract: Contract) -> Extent:

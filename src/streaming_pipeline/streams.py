@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,13 @@ _SPARK_55271 = 'because the return value of "scala.Option.get()" is null'
 """How Spark 4.1's Kafka source fails after the batch that an interrupted run had planned: done and put down, but without numbers to
 report. The next start goes on behind it."""
 
-_FILE_GONE = re.compile(r"FILE_NOT_EXIST|DELTA_FILE_NOT_FOUND")
-"""How Spark and Delta tell of a data file that is gone; Java's FileNotFoundException tells of a full disk as well."""
+_TABLE_CHANGED = {
+    # Java's FileNotFoundException would tell of a full disk as well.
+    "FILE_NOT_EXIST|DELTA_FILE_NOT_FOUND": "files that it had not read yet were taken away, as VACUUM does a week after an OPTIMIZE. "
+    "Their rows are in other files now",
+    "DIFFERENT_DELTA_TABLE_READ": "the table that it reads was dropped and made anew",
+}
+"""How Spark and Delta tell of a table that is not what a stream has begun to read, and what that means."""
 
 
 READ_AGAIN = "the checkpoint was gone: all was read again, and what the table holds left out"
@@ -73,6 +79,9 @@ def run_available_now(writer: DataStreamWriter, name: str, checkpoint: str, into
     `into` names the table to append to; without it the writer has its own `foreachBatch`. A `PipelineError` of a batch comes out
     as one again, since Spark wraps it in pages of stack; any other failure as Spark tells it.
     """
+    if is_new(checkpoint):
+        # What is left of a folder without its offsets would make Delta take new batches for old ones, whose numbers they have.
+        shutil.rmtree(checkpoint, ignore_errors=True)
     for kind in ("offsets", "commits"):
         for newest in _batches(checkpoint, kind)[-1:]:
             _last_line(checkpoint, f"{kind}/{newest}")
@@ -86,11 +95,9 @@ def run_available_now(writer: DataStreamWriter, name: str, checkpoint: str, into
             _run(writer, into)
     except BaseException as error:
         cause = _users_mistake(error)
-        if _FILE_GONE.search(str(error)):
-            cause = (
-                "files that it had not read yet were taken away, as VACUUM does a week after an OPTIMIZE. Their rows are in other files "
-                f"now: remove the folder {checkpoint} and run again. The stream reads its table anew then, and adds nothing twice."
-            )
+        for told, what in _TABLE_CHANGED.items():
+            if re.search(told, str(error)):
+                cause = f"{what}: remove the folder {checkpoint} and run again. All is read anew then, and nothing comes twice."
         if cause:
             raise PipelineError(f"The stream {name} failed: {cause}") from error
         raise

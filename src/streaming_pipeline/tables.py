@@ -305,7 +305,14 @@ def _create_statement(full_name: str, table: Table) -> str:
 
 def _add_columns(spark: SparkSession, full_name: str, table: Table) -> None:
     held = {f.name: f.dataType.simpleString() for f in spark.table(full_name).schema.fields}
+    as_held = {name.lower(): name for name in held}
     missing = [(name, kind, comment) for name, kind, comment in table.columns if name not in held]
+    for name, _, _ in missing:
+        if name.lower() in as_held:
+            raise PipelineError(
+                f"{full_name} has the column {as_held[name.lower()]}, and Delta does not mind the case of a name: call the field {name} of "
+                "the event contract as the column, or otherwise."
+            )
     for name, kind, _ in table.columns:
         wanted = kind.lower().replace(" ", "")
         if name in held and held[name] != wanted:
