@@ -28,7 +28,7 @@ from streaming_pipeline.settings import KafkaSettings, Settings
 from streaming_pipeline.silver import cleanse_bronze_to_silver
 from streaming_pipeline.streams import run_available_now
 
-WARM_UP_EVENTS = 200_000
+EVENTS, WARM_UP_EVENTS = 5_000_000, 200_000
 
 
 def bare_append(spark, connection: KafkaSettings, settings: Settings, name: str) -> None:
@@ -66,7 +66,7 @@ def whole_job_seconds(home: Path, settings: Settings) -> float:
 def main() -> None:
     """Run all, and write the section of RESULTS.md."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--events", type=int, default=5_000_000)
+    parser.add_argument("--events", type=int, default=EVENTS)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     home = fresh_home("pipeline")
@@ -124,7 +124,7 @@ def main() -> None:
     sums = [[name, f"{sum(s for n, s in steps if n == name):.1f}", sum(n == name for n, _ in steps)] for name in names]
     held = ", ".join(f"{kind} {size / 2**30:.1f}" for kind, size in sorted(memory.by_kind.items(), key=lambda item: -item[1])[:3])
     write_section(
-        "Pipeline",
+        "Pipeline" if options.events == EVENTS else f"Pipeline, {options.events:,} events",
         f"{records:,} records, batches of {settings.max_offsets_per_trigger:,}; bare append {took['before']:.1f} s before the stages, "
         f"{took['after']:.1f} s after.\n\n"
         + table(["", "seconds", "records per second", "against bare append"], rows)
