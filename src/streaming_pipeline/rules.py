@@ -128,7 +128,8 @@ def _rules(field: Field, contract: Contract) -> list[tuple[str, Column]]:
         rules.append((f"missing:{name}", text.isNull()))
     unreadable = text.isNotNull() & typed.isNull()
     if field.logical_type == "string":
-        rules.append((f"wrong_type:{name}", _is_nested(text)))
+        # A value of a list of allowed texts needs no such care.
+        rules.append((f"wrong_type:{name}", _is_nested(text) if field.valid_values else _is_nested(text) | _was_a_double(text)))
         if field.min_length is not None or field.max_length is not None:
             length = F.length(text)
             rules.append((f"wrong_length:{name}", (length < (field.min_length or 0)) | (length > (field.max_length or 2**31 - 1))))
@@ -194,6 +195,12 @@ def _unquoted(text: Column) -> Column:
 def _is_nested(text: Column) -> Column:
     """Whether the field held an object or a list where a text is due: bronze's text is then itself one in JSON."""
     return (text.startswith("{") | text.startswith("[")) & F.try_parse_json(text).isNotNull()
+
+
+def _was_a_double(text: Column) -> Column:
+    """Whether the field held a bare number that Spark's parser has made a double of: two of these may have become one text."""
+    looks_so = text.rlike(r'\A(?:-?\d+\.\d+(?:E-?\d+)?|"-?(?:Infinity|NaN)")\z')
+    return looks_so & ~F.col("raw_payload").cast("string").contains(F.concat(F.lit('"'), text, F.lit('"')))
 
 
 def _bound(field: Field, value: Any) -> Column:
