@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     console = Console(soft_wrap=False)
     # `timeout`, systemd and a closing container ask in this way: what Ctrl-C would end in order must not be left behind.
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    signal.signal(signal.SIGTERM, _as_ctrl_c)
     try:
         options = _parser().parse_args(arguments)
         return options.call(options, console)
@@ -44,6 +44,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except PipelineError as error:
         _say(str(error))
         return 2 if isinstance(error, UsageError) else 1
+
+
+def _as_ctrl_c(*_: object) -> None:
+    """End as by Ctrl-C, also where that is ignored, as in the background of a script."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        raise KeyboardInterrupt
+    signal.raise_signal(signal.SIGINT)
 
 
 def _say(text: str) -> None:
