@@ -37,6 +37,7 @@ from streaming_pipeline.silver import cleanse_bronze_to_silver
 settings = Settings.from_notebook(dbutils)
 result = run_task("02_bronze_to_silver_cleanse", cleanse_bronze_to_silver, spark, settings)
 dbutils.jobs.taskValues.set("records", result.records)
+dbutils.jobs.taskValues.set("note", result.note)
 result
 
 # COMMAND ----------

@@ -24,7 +24,8 @@ def spark(home):
     """The local Spark session, as the runner starts it."""
     from streaming_pipeline.local.spark import start_session
 
-    session = start_session(home, event_log=home / "spark-events")
+    # With less, what hundreds of tests leave in Spark's caches would keep a core at work to collect it.
+    session = start_session(home, event_log=home / "spark-events", memory="4g")
     yield session
     session.stop()
 
