@@ -1,0 +1,14 @@
+"""How far outside of the quartiles, in their distance (Tukey's fences)? At 3 what Tukey calls far out: 2 in a million of a Gaussian."""
+
+from streaming_pipeline.detectors.summary import Summary
+
+FENCE = 3.0
+THRESHOLD = 0.5 + FENCE
+HALF_LIFE = 168.0
+
+
+def centre_and_scale(memory: Summary) -> tuple[float, float]:
+    """The middle of the quartiles and their distance: a quartile itself is 0.5 away. Without a distance the standard deviation."""
+    low, high = memory.quantile(0.25), memory.quantile(0.75)
+    scale = high - low
+    return (low + high) / 2, scale if scale > 1e-12 * max(1.0, abs(low)) else memory.std

@@ -1,0 +1,162 @@
+"""Spikes and gaps: arrivals a minute, and the mean of each number in it, against the rhythm of the stream."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from streaming_pipeline.detectors import DETECTORS, gap
+from streaming_pipeline.detectors.rhythm import MINUTES, Rhythm, residuals
+from streaming_pipeline.detectors.summary import Summary
+
+_EDGES = np.linspace(-12, 12, 49)
+_SPIKE_FACTOR = 2.0
+"""A spike is at least so many times the usual."""
+_SPIKE_THRESHOLD = 6.0
+_MEAN_SHIFT = 1.0
+"""A minute's mean is strange only if it is this many spreads of its values away."""
+_ENOUGH_RESIDUALS = 600
+_BREAK = 5
+"""Findings with at most so many minutes between them are one."""
+
+
+@dataclass(frozen=True)
+class Anomaly:
+    """A finding about minutes `start` to before `end` (since 1970)."""
+
+    detector: str
+    anomaly_type: str
+    series: str
+    slice: str
+    start: int
+    end: int
+    observed: float
+    expected: float
+    score: float
+    threshold: float
+
+
+@dataclass(eq=False)
+class Watch:
+    """What is remembered of the arrivals of one slice."""
+
+    rhythm: Rhythm = field(default_factory=Rhythm)
+    long: Summary = field(default_factory=lambda: Summary.empty(_EDGES))
+    short: Summary = field(default_factory=lambda: Summary.empty(_EDGES))
+    next_minute: int | None = None
+    """The first minute that was not judged yet."""
+    quiet: gap.Gap | None = None
+    waiting: dict[int, int] = field(default_factory=dict)
+    """Arrivals of minutes that were not over."""
+
+    @property
+    def dispersion(self) -> float:
+        """Variance of the residuals that were no finding; 1 of a Poisson stream."""
+        return max(1.0, self.long.variance) if self.long.records >= _ENOUGH_RESIDUALS else 1.0
+
+    def judge(self, slice_name: str, arrived: dict[int, int], until: int) -> list[Anomaly]:
+        """Judge the minutes before `until`, of which `arrived` has those with arrivals, and remember them.
+
+        Each hour is judged by what was known before it. What comes for a minute that was judged already is not looked at.
+        """
+        for minute, count in arrived.items():
+            self.waiting[minute] = self.waiting.get(minute, 0) + count
+        if self.next_minute is None:
+            if not self.waiting:
+                return []
+            self.next_minute = min(self.waiting)
+        first, self.next_minute = self.next_minute, max(self.next_minute, until)
+        minutes = np.arange(first, self.next_minute)
+        counts = np.array([self.waiting.get(minute, 0) for minute in minutes.tolist()], dtype=float)
+        self.waiting = {minute: count for minute, count in self.waiting.items() if minute >= self.next_minute}
+        found: list[Anomaly] = []
+        gaps: list[gap.Gap] = []
+        for block in hours(minutes):
+            found += self._spikes(slice_name, minutes[block], counts[block], gaps)
+        ended = [*gaps, *([self.quiet] if self.quiet and self.quiet.is_finding else [])]
+        return [*joined(found), *(_gap_finding(slice_name, silence) for silence in ended)]
+
+    def _spikes(self, slice_name: str, minutes: np.ndarray, counts: np.ndarray, gaps: list[gap.Gap]) -> list[Anomaly]:
+        """Judge one hour, then learn from its usual minutes."""
+        expected = self.rhythm.expected(minutes)
+        silences, doubtful, self.quiet = gap.runs(minutes, counts, expected, self.dispersion, self.quiet)
+        gaps += silences
+        found, strange = [], doubtful
+        distance = residuals(counts, expected)
+        for name, detector in DETECTORS.items():
+            memory = self.short if name == "moving_average" else self.long
+            if memory.records < _ENOUGH_RESIDUALS * (0.5 if memory is self.short else 1) or np.isnan(expected).all():
+                continue
+            centre, scale = detector.centre_and_scale(memory)
+            threshold = detector.THRESHOLD * _SPIKE_THRESHOLD / 4.5
+            score = (distance - centre) / max(scale, 1.0 if name != "iqr" else 1.35)
+            high = (score >= threshold) & (counts >= _SPIKE_FACTOR * expected)
+            strange = strange | high
+            found += [
+                Anomaly(name, "spike", "arrivals", slice_name, minute, minute + 1, count, usual, value, threshold)
+                for minute, count, usual, value in zip(
+                    *(column[high].tolist() for column in (minutes, counts, expected, score)), strict=True
+                )
+            ]
+        usual = ~strange
+        self.rhythm.learn(minutes[usual], counts[usual], expected[usual])
+        learnt = Summary.of(distance[usual], _EDGES)
+        share = len(minutes) / MINUTES
+        self.long = self.long.faded(0.5 ** (share / 168)).merge(learnt)
+        self.short = self.short.faded(0.5 ** (share / 6)).merge(learnt)
+        return found
+
+    def silence_allowed(self, since: int) -> float | None:
+        """After how many seconds without arrivals from the minute `since` on a silence is a finding, if it is known."""
+        ahead = self.rhythm.expected(np.arange(since, since + 7 * 24 * MINUTES))
+        return gap.seconds_until_finding(since, ahead, self.dispersion)
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON can hold it."""
+        return {
+            "rhythm": self.rhythm.to_json(),
+            "long": self.long.to_json(),
+            "short": self.short.to_json(),
+            "next_minute": self.next_minute,
+            "quiet": vars(self.quiet) if self.quiet else None,
+            "waiting": list(self.waiting.items()),
+        }
+
+    @classmethod
+    def from_json(cls, held: dict[str, Any]) -> "Watch":
+        """What `to_json` wrote."""
+        return cls(
+            Rhythm.from_json(held["rhythm"]),
+            Summary.from_json(held["long"], _EDGES),
+            Summary.from_json(held["short"], _EDGES),
+            held["next_minute"],
+            gap.Gap(**held["quiet"]) if held["quiet"] else None,
+            dict(map(tuple, held["waiting"])),
+        )
+
+
+def hours(minutes: np.ndarray) -> Iterator[slice]:
+    """The places of each clock hour in consecutive minutes."""
+    borders = [0, *(np.flatnonzero(np.diff(minutes // MINUTES)) + 1).tolist(), len(minutes)]
+    return (slice(begin, end) for begin, end in zip(borders, borders[1:], strict=False) if end > begin)
+
+
+def joined(findings: list[Anomaly]) -> list[Anomaly]:
+    """Findings of one detector about minutes next to each other as one, with the values of its strangest minute."""
+    out: list[Anomaly] = []
+    for one in sorted(findings, key=lambda found: (found.detector, found.series, found.start)):
+        last = out[-1] if out else None
+        if last and (last.detector, last.series) == (one.detector, one.series) and one.start - last.end <= _BREAK:
+            worst = max(last, one, key=lambda found: abs(found.score))
+            out[-1] = replace(worst, start=last.start, end=one.end)
+        else:
+            out.append(one)
+    return out
+
+
+def _gap_finding(slice_name: str, silence: gap.Gap) -> Anomaly:
+    return Anomaly(
+        "gap", "missing_pattern", "arrivals", slice_name, silence.start, silence.end,
+        silence.seen, silence.expected, silence.score, gap.THRESHOLD,
+    )  # fmt: skip
