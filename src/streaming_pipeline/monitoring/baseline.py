@@ -1,0 +1,145 @@
+"""What is drift measured against? A named, stored set of windows, with the bins that were laid over its values then."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from streaming_pipeline.contract import Contract
+from streaming_pipeline.monitoring import profile
+from streaming_pipeline.monitoring.profile import Shape
+from streaming_pipeline.settings import Settings
+
+SILVER = "silver_events"
+FIRST = "first clean windows"
+MOST_SLICES = 20
+MIN_RECORDS = 100
+"""A window, or a baseline, with fewer says nothing."""
+_SHARES = (0.001, 0.005, 0.01, 0.025, *np.round(np.arange(0.05, 0.96, 0.05), 2).tolist(), 0.975, 0.99, 0.995, 0.999)
+_BEYOND = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
+"""Further edges outside of the baseline's values, in widths of their range, so that what lies far out is told apart."""
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """One version of the baseline of a table. `counts` is kept here where no profile holds it: a model's scores of its training."""
+
+    baseline_id: int
+    table_name: str
+    name: str
+    windows: tuple[int, ...]
+    shape: Shape
+    counts: tuple[int, ...] = ()
+
+    def to_row(self, look: int, run_id: str, now: datetime) -> dict[str, object]:
+        """As a row of `baselines`."""
+        minutes = self.shape.window_minutes
+        return {
+            "baseline_id": self.baseline_id,
+            "table_name": self.table_name,
+            "name": self.name,
+            "window_minutes": minutes,
+            "windows": [start_of(window, minutes) for window in self.windows],
+            "slices": list(self.shape.slices),
+            "edges": {column: list(edges) for column, edges in self.shape.edges.items()},
+            "scales": dict(self.shape.scales),
+            "counts": list(self.counts),
+            "created_at": now,
+            "look": look,
+            "run_id": run_id,
+        }
+
+
+def start_of(window: int, window_minutes: int) -> datetime:
+    """When a window begins."""
+    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(minutes=window * window_minutes)
+
+
+def newest(spark: SparkSession, settings: Settings, table_name: str, before_look: int | None = None) -> Baseline | None:
+    """The newest baseline of a table; none of a look that did not come to its end."""
+    rows = spark.table(settings.table("baselines")).where(F.col("table_name") == table_name)
+    if before_look is not None:
+        rows = rows.where(F.col("look").isNull() | (F.col("look") < before_look))
+    row = rows.orderBy(F.col("baseline_id").desc()).first()
+    if row is None:
+        return None
+    minutes = row["window_minutes"]
+    windows = tuple(int(start.astimezone(UTC).timestamp()) // (60 * minutes) for start in row["windows"])
+    edges = {column: tuple(values) for column, values in row["edges"].items()}
+    shape = Shape(minutes, tuple(row["slices"]), edges, dict(row["scales"]))
+    return Baseline(row["baseline_id"], table_name, row["name"], windows, shape, tuple(row["counts"] or ()))
+
+
+def window_counts(silver: DataFrame, contract: Contract, window_minutes: int) -> dict[int, int]:
+    """How many events each window has."""
+    counted = silver.groupBy(profile.window_of(contract, window_minutes)).agg(F.count(F.lit(1)).alias("records")).toArrow().to_pydict()
+    return dict(zip(counted["window"], counted["records"], strict=True))
+
+
+def choose_windows(counts: dict[int, int], closed_before: int, excluded: Sequence[range], wanted: int) -> tuple[int, ...] | None:
+    """The first `wanted` clean windows of those before `closed_before`: they have enough rows, not a fifth or five times as many as is
+    usual, and no finding (`excluded`). None if there are not so many yet."""
+    enough = {window: count for window, count in counts.items() if window < closed_before and count >= MIN_RECORDS}
+    if len(enough) < wanted:
+        return None
+    usual = float(np.median(list(enough.values())))
+    clean = [
+        window
+        for window, count in sorted(enough.items())
+        if usual / 5 <= count <= usual * 5 and not any(window in windows for windows in excluded)
+    ]
+    return tuple(clean[:wanted]) if len(clean) >= wanted else None
+
+
+def make(
+    silver: DataFrame, contract: Contract, windows: Sequence[int], window_minutes: int, baseline_id: int, name: str = FIRST
+) -> Baseline:
+    """Lay bins over the values that these windows of silver hold, and choose the slices by their size."""
+    rows = silver.where(in_windows(contract, windows, window_minutes))
+    slices: tuple[str, ...] = ()
+    if contract.slice_field:
+        text = F.col(f"`{contract.slice_field}`").cast("string").alias("slice")
+        counted = rows.where(text.isNotNull()).groupBy(text).count().orderBy(F.col("count").desc(), "slice").limit(MOST_SLICES).collect()
+        slices = tuple(row["slice"] for row in counted)
+    numbers = profile.numbers(contract)
+    edges, scales = {}, {}
+    if numbers:
+        found = rows.agg(*(F.percentile_approx(F.col(f"`{n}`").cast("double"), list(_SHARES), 10_000).alias(n) for n in numbers)).first()
+        for number in numbers:
+            if found[number]:
+                edges[number], scale = lay_bins(np.array(found[number]))
+                if scale:
+                    scales[number] = scale
+    return Baseline(baseline_id, SILVER, name, tuple(windows), Shape(window_minutes, slices, edges, scales))
+
+
+def lay_bins(quantiles: np.ndarray) -> tuple[tuple[float, ...], float | None]:
+    """Edges at these quantiles and beyond them, and the s of asinh(x / s) for skewed values (None for others)."""
+    width = quantiles[-1] - quantiles[0] or max(1.0, abs(float(quantiles[0])))
+    beyond = np.array(_BEYOND) * width
+    edges = np.unique(np.concatenate([quantiles[0] - beyond, quantiles, quantiles[-1] + beyond]))
+    low, middle, high = (float(np.interp(share, _SHARES, quantiles)) for share in (0.1, 0.5, 0.9))
+    scale = abs(middle) / 10
+    if scale and abs(_skew(low, middle, high)) > 0.1:
+        scaled = _skew(*np.arcsinh(np.array([low, middle, high]) / scale))
+        if abs(scaled) < abs(_skew(low, middle, high)) / 2:
+            return tuple(edges.tolist()), scale
+    return tuple(edges.tolist()), None
+
+
+def _skew(low: float, middle: float, high: float) -> float:
+    """Bowley's skewness, of deciles: 0 if both are as far from the middle."""
+    return (high + low - 2 * middle) / (high - low) if high > low else 0.0
+
+
+def in_windows(contract: Contract, windows: Sequence[int], window_minutes: int):
+    """Whether an event lies in one of the windows; their extent as literals lets Delta skip files."""
+    time = F.col(f"`{contract.event_time_field}`")
+    begin, end = (F.lit(start_of(window, window_minutes)) for window in (min(windows), max(windows) + 1))
+    within = (time >= begin) & (time < end)
+    if len(windows) == max(windows) - min(windows) + 1:
+        return within
+    return within & profile.window_of(contract, window_minutes).isin([int(window) for window in windows])

@@ -1,0 +1,183 @@
+"""Did a column change against its baseline, or against the window before? Numbers, significance and size of each change, window by window.
+
+An alarm needs all three: enough rows, a p-value that survives the number of tests (Benjamini and Hochberg), and an effect that is large
+enough to matter. Windows are compared with the same time of day of the baseline, since much changes with it each day.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from streaming_pipeline.monitoring import statistics
+from streaming_pipeline.monitoring.baseline import MIN_RECORDS
+from streaming_pipeline.monitoring.profile import ALL, ColumnProfile, Profiles
+
+ALPHA = 0.01
+THRESHOLDS = {
+    "psi": (0.1, 0.25),
+    "ks": (0.15, 0.25),
+    "mean_shift": (0.3, 1.0),
+    "std_ratio": (1.4, 2.0),
+    "category_psi": (0.1, 0.25),
+    "null_pct_change": (1.0, 10.0),
+}
+"""Metric → from which size on a change is a warning, and critical. Mean in standard deviations, nulls in percentage points."""
+DRIFTED_COLUMNS = "drifted_columns_pct"
+
+
+@dataclass(frozen=True)
+class Drift:
+    """One row of `drift_metrics`. `is_drift` and `severity` are None where too few rows let nobody say."""
+
+    window: int
+    slice: str
+    column: str
+    comparison: str
+    metric: str
+    value: float | None
+    p_value: float | None
+    threshold: float
+    records: int
+    compared_records: int
+    is_drift: bool | None = None
+    severity: str | None = None
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A window and what it is compared with."""
+
+    now: ColumnProfile
+    then: ColumnProfile
+    comparison: str
+
+
+def pairs(windows: Iterable[int], profiles: Profiles, baseline: Profiles, buckets: int) -> list[Pair]:
+    """Each window of each slice and column beside the baseline of its time of day (`baseline` is keyed by it), and beside the window
+    before it."""
+    out = []
+    wanted = set(windows)
+    for (window, slice_name, column), now in sorted(profiles.items()):
+        if window not in wanted:
+            continue
+        for comparison, then in (
+            ("baseline", baseline.get((window % buckets, slice_name, column))),
+            ("previous", profiles.get((window - 1, slice_name, column))),
+        ):
+            if then is not None:
+                out.append(Pair(now, then, comparison))
+    return out
+
+
+def compare(compared: Sequence[Pair]) -> list[Drift]:
+    """Every metric of every pair, judged together."""
+    judged = _judged([*_numbers(compared), *_categories(compared), *_nulls(compared)])
+    return [*judged, *_drifted_columns(judged)]
+
+
+def deciles(counts: np.ndarray) -> np.ndarray:
+    """Which of at most ten groups of about equal size in these counts each bin belongs to."""
+    total = counts.sum()
+    middle = np.cumsum(counts) - counts / 2
+    return np.clip((10 * middle / total).astype(int), 0, 9) if total else np.zeros(len(counts), dtype=int)
+
+
+def _numbers(compared: Sequence[Pair]) -> list[Drift]:
+    chosen = [pair for pair in compared if pair.now.raw and pair.then.raw and len(pair.now.raw.count) == len(pair.then.raw.count) > 1]
+    out: list[Drift] = []
+    by_size: dict[int, list[Pair]] = {}
+    for pair in chosen:
+        by_size.setdefault(len(pair.now.raw.count), []).append(pair)
+    for same in by_size.values():
+        now, then = (np.array([getattr(pair, side).raw.count for pair in same]) for side in ("now", "then"))
+        groups = np.array([deciles(row) for row in then])
+        now10, then10 = (_grouped(counts, groups) for counts in (now, then))
+        n, m = now.sum(axis=1), then.sum(axis=1)
+        moments = [np.array([getattr(getattr(p, side).raw, what) for p in same]) for side in ("now", "then") for what in ("mean", "variance")]
+        distance, ks_p = statistics.ks(now, then)
+        bins_p = statistics.chi_squared(now10, then10)
+        shift, shift_p = statistics.mean_shift(moments[0], moments[1], n, moments[2], moments[3], m)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            ratio = np.sqrt(moments[1] / moments[3])
+        for metric, values, p_values in (
+            ("psi", statistics.psi(now10, then10), bins_p),
+            ("ks", distance, ks_p),
+            ("mean_shift", shift, shift_p),
+            # A few values far out move the standard deviation of any sample: whether the shape changed the bins say.
+            ("std_ratio", ratio, bins_p),
+        ):
+            out += [_row(pair, metric, value, p, a, b) for pair, value, p, a, b in zip(same, values, p_values, n, m, strict=True)]
+    return out
+
+
+def _grouped(counts: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    out = np.zeros((len(counts), 10))
+    np.add.at(out, (np.arange(len(counts))[:, None], groups), counts)
+    return out
+
+
+def _categories(compared: Sequence[Pair]) -> list[Drift]:
+    out = []
+    for pair in compared:
+        if pair.now.categories is None or pair.then.categories is None:
+            continue
+        names = sorted({*pair.now.categories, *pair.then.categories})
+        if len(names) < 2:
+            continue
+        now, then = (np.array([float(side.categories.get(name, 0)) for name in names]) for side in (pair.now, pair.then))
+        value, p = statistics.psi(now, then), statistics.chi_squared(now, then)
+        out.append(_row(pair, "category_psi", value, p, now.sum(), then.sum()))
+    return out
+
+
+def _nulls(compared: Sequence[Pair]) -> list[Drift]:
+    if not compared:
+        return []
+    k, n, k_then, m = (
+        np.array([float(getattr(getattr(pair, side), what)) for pair in compared])
+        for side in ("now", "then")
+        for what in ("nulls", "records")
+    )
+    change, p_values = statistics.share_change(k, n, k_then, m)
+    return [
+        _row(pair, "null_pct_change", 100 * value, p, a, b) for pair, value, p, a, b in zip(compared, change, p_values, n, m, strict=True)
+    ]
+
+
+def _row(pair: Pair, metric: str, value: float, p_value: float, n: float, m: float) -> Drift:
+    window, slice_name, column = pair.now.key
+    size = None if np.isnan(value) else float(value)
+    threshold = THRESHOLDS[metric][0]
+    return Drift(window, slice_name, column, pair.comparison, metric, size, float(p_value), threshold, round(n), round(m))
+
+
+def _judged(found: Sequence[Drift]) -> list[Drift]:
+    """Say of each row whether it is drift."""
+    is_known = [one.value is not None and min(one.records, one.compared_records) >= MIN_RECORDS for one in found]
+    p_values = statistics.adjusted(np.array([one.p_value if known else np.nan for one, known in zip(found, is_known, strict=True)]))
+    out = []
+    for one, known, p in zip(found, is_known, p_values, strict=True):
+        warning, critical = THRESHOLDS[one.metric]
+        severity = None
+        if known and p < ALPHA:
+            size = max(one.value, 1 / one.value if one.value else np.inf) if one.metric == "std_ratio" else abs(one.value)
+            severity = "critical" if size >= critical else "warning" if size >= warning else None
+        values = {**vars(one), "p_value": float(p) if known else one.p_value, "is_drift": severity is not None if known else None}
+        out.append(Drift(**{**values, "severity": severity}))
+    return out
+
+
+def _drifted_columns(judged: Sequence[Drift]) -> list[Drift]:
+    """For each window the share of columns that drift, of all that could be judged against the baseline."""
+    by_window: dict[int, dict[str, bool]] = {}
+    rows: dict[int, tuple[int, int]] = {}
+    for one in judged:
+        if one.slice == ALL and one.comparison == "baseline" and one.is_drift is not None:
+            columns = by_window.setdefault(one.window, {})
+            columns[one.column] = columns.get(one.column, False) or one.is_drift
+            rows[one.window] = (one.records, one.compared_records)
+    return [
+        Drift(window, ALL, ALL, "baseline", DRIFTED_COLUMNS, 100 * sum(c.values()) / len(c), None, 50.0, *rows[window], False)
+        for window, c in sorted(by_window.items())
+    ]

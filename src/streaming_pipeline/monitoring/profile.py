@@ -1,0 +1,239 @@
+"""What do the new silver rows look like, by window, slice and column? One pass over the columns that each question needs.
+
+A window is an hour (parameter `window_minutes`) of event time, in which late events come too: what is new of a window is told for each
+look, and merges with what earlier looks told of it.
+"""
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import reduce
+
+import numpy as np
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from streaming_pipeline.contract import Contract
+from streaming_pipeline.detectors.summary import Summary
+
+ALL = "*"
+"""The slice that is everything."""
+OTHER = "(other)"
+MINUTE_MICROS = 60_000_000
+MOST_CATEGORIES = 50
+_SKETCH_BITS = 10  # 1,024 registers: the number of distinct values to 3 % (one standard error), of 1 KB
+
+
+@dataclass(frozen=True)
+class Shape:
+    """By what a profile is made: its windows, its slices, and per column its bins or categories.
+
+    `edges` has the numbers' bins, `scales` the s of those that detectors see as asinh(x / s), since they are skewed.
+    """
+
+    window_minutes: int
+    slices: tuple[str, ...] = ()
+    edges: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    scales: Mapping[str, float] = field(default_factory=dict)
+
+    def scaled(self, column: str, values: np.ndarray) -> np.ndarray:
+        """Values as the detectors see them."""
+        scale = self.scales.get(column)
+        return np.arcsinh(np.asarray(values) / scale) if scale else np.asarray(values)
+
+
+def numbers(contract: Contract) -> list[str]:
+    """The fields that have moments and bins."""
+    return [f.name for f in contract.fields if f.logical_type in ("number", "integer")]
+
+
+def categories(contract: Contract) -> list[str]:
+    """The fields of few values: those with a list of them, booleans, and the slice field."""
+    kinds = [f.name for f in contract.fields if f.valid_values or f.logical_type == "boolean" or f.name == contract.slice_field]
+    return [name for name in kinds if name not in numbers(contract)]
+
+
+def window_of(contract: Contract, window_minutes: int) -> Column:
+    """The number of the window (since 1970) that an event is in."""
+    return F.floor(F.unix_micros(f"`{contract.event_time_field}`") / (MINUTE_MICROS * window_minutes)).cast("long").alias("window")
+
+
+def slice_of(contract: Contract, shape: Shape) -> Column:
+    """The slice of a row: what its slice field says, if that is one of the shape's slices."""
+    if not contract.slice_field or not shape.slices:
+        return F.lit(OTHER).alias("slice")
+    text = F.col(f"`{contract.slice_field}`").cast("string")
+    return F.when(text.isin(list(shape.slices)), text).otherwise(OTHER).alias("slice")
+
+
+def arrivals(silver: DataFrame, contract: Contract, shape: Shape) -> DataFrame:
+    """`minute, slice, records`: arrivals in each minute (since 1970) of Kafka's clock."""
+    minute = F.floor(F.unix_micros("kafka_timestamp") / MINUTE_MICROS).cast("long").alias("minute")
+    return silver.groupBy(minute, slice_of(contract, shape)).agg(F.count(F.lit(1)).alias("records"))
+
+
+def columns(silver: DataFrame, contract: Contract, shape: Shape) -> DataFrame:
+    """`window, slice, records` and for each field `nulls_<field>`, `sketch_<field>` and `distinct_<field>`; the slice * holds all."""
+    names = contract.field_names
+    keys = (window_of(contract, shape.window_minutes), slice_of(contract, shape))
+    by_slice = silver.groupBy(*keys).agg(
+        F.count(F.lit(1)).alias("records"),
+        *(F.count_if(F.isnull(f"`{name}`")).alias(f"nulls_{name}") for name in names),
+        *(F.hll_sketch_agg(F.xxhash64(f"`{name}`"), _SKETCH_BITS).alias(f"sketch_{name}") for name in names),
+    )
+    whole = by_slice.groupBy("window").agg(
+        F.lit(ALL).alias("slice"),
+        F.sum("records").alias("records"),
+        *(F.sum(f"nulls_{name}").alias(f"nulls_{name}") for name in names),
+        *(F.hll_union_agg(f"sketch_{name}").alias(f"sketch_{name}") for name in names),
+    )
+    return by_slice.unionByName(whole).select("*", *(F.hll_sketch_estimate(f"sketch_{name}").alias(f"distinct_{name}") for name in names))
+
+
+def category_counts(silver: DataFrame, column: str, contract: Contract, shape: Shape) -> DataFrame:
+    """`window, slice, category, records`; NULL is no category."""
+    keys = (window_of(contract, shape.window_minutes), slice_of(contract, shape), F.col(f"`{column}`").cast("string").alias("category"))
+    return silver.where(f"`{column}` IS NOT NULL").groupBy(*keys).agg(F.count(F.lit(1)).alias("records"))
+
+
+def bins(silver: DataFrame, column: str, contract: Contract, shape: Shape) -> DataFrame:
+    """`window, slice, bin` and of the numbers in it: `records`, `mean`, `variance`, `lowest`, `highest`, and the same as detectors see
+    them: `scaled_mean`, `scaled_variance`."""
+    value = F.col(f"`{column}`").cast("double")
+    scale = shape.scales.get(column)
+    # Neither NULL nor NaN nor infinite.
+    rows = silver.where(F.abs(value) <= sys.float_info.max).select(
+        window_of(contract, shape.window_minutes),
+        slice_of(contract, shape),
+        value.alias("value"),
+        bin_of(value, shape.edges.get(column, ())).alias("bin"),
+        # Of a negative number far from 0 Spark's asinh is -Infinity.
+        *([(F.signum(value) * F.asinh(F.abs(value) / scale)).alias("scaled")] if scale else []),
+    )
+    moments = [F.count(F.lit(1)).alias("records"), F.avg("value").alias("mean"), F.var_pop("value").alias("variance")]
+    scaled = [F.avg("scaled").alias("scaled_mean"), F.var_pop("scaled").alias("scaled_variance")] if scale else []
+    return rows.groupBy("window", "slice", "bin").agg(
+        *moments, F.min("value").alias("lowest"), F.max("value").alias("highest"), *scaled
+    )
+
+
+def bin_of(value: Column, edges: Sequence[float]) -> Column:
+    """The bin that a value is in, as `Summary` has them, by halving: five comparisons for forty bins."""
+    if not edges:
+        return F.lit(0)
+
+    def search(low: int, high: int) -> Column:
+        if low == high:
+            return F.lit(low)
+        middle = (low + high) // 2
+        return F.when(value <= edges[middle], search(low, middle)).otherwise(search(middle + 1, high))
+
+    return search(0, len(edges))
+
+
+@dataclass(eq=False)
+class ColumnProfile:
+    """What is new of one column in one window and slice. `raw` and `scaled` are a number's, `categories` those of a field of few values."""
+
+    window: int
+    slice: str
+    column: str
+    records: int
+    nulls: int
+    distinct: int | None = None
+    sketch: bytes | None = None
+    raw: Summary | None = None
+    scaled: Summary | None = None
+    categories: Mapping[str, int] | None = None
+
+    @property
+    def key(self) -> tuple[int, str, str]:
+        """What it is a profile of."""
+        return self.window, self.slice, self.column
+
+
+Profiles = dict[tuple[int, str, str], ColumnProfile]
+"""By window, slice and column."""
+
+
+def collect(silver: DataFrame, contract: Contract, shape: Shape) -> Profiles:
+    """Profile rows of silver, each slice and all of them together."""
+    found: Profiles = {}
+    held = columns(silver, contract, shape).toArrow().to_pydict()
+    for n, (window, slice_name, records) in enumerate(zip(held["window"], held["slice"], held["records"], strict=True)):
+        for name in contract.field_names:
+            nulls, distinct, sketch = (held[f"{kind}_{name}"][n] for kind in ("nulls", "distinct", "sketch"))
+            profile = ColumnProfile(window, slice_name, name, records, nulls, distinct, bytes(sketch))
+            found[profile.key] = profile
+    for name in categories(contract):
+        counted: dict[tuple[int, str, str], dict[str, int]] = {}
+        rows = category_counts(silver, name, contract, shape).toArrow().to_pydict()
+        for window, slice_name, category, records in zip(*(rows[key] for key in ("window", "slice", "category", "records")), strict=True):
+            for part in (slice_name, ALL):
+                of_window = counted.setdefault((window, part, name), {})
+                of_window[category] = of_window.get(category, 0) + records
+        for key, profile in found.items():
+            if key[2] == name:
+                profile.categories = _most_frequent(counted.get(key, {}))
+    for name in numbers(contract):
+        for key, (raw, scaled) in _summaries(silver, name, contract, shape).items():
+            found[key].raw, found[key].scaled = raw, scaled
+    return found
+
+
+def _summaries(silver: DataFrame, name: str, contract: Contract, shape: Shape) -> dict[tuple[int, str, str], tuple[Summary, Summary]]:
+    """The summaries of one number, raw and scaled."""
+    edges = np.array(shape.edges.get(name, ()))
+    rows = bins(silver, name, contract, shape).toArrow().sort_by([("window", "ascending"), ("slice", "ascending")])
+    get = {column: rows[column].to_numpy() for column in rows.column_names if column != "slice"}
+    slices = np.array(rows["slice"].to_pylist(), dtype=object)
+    borders = np.flatnonzero((np.diff(get["window"]) != 0) | (slices[1:] != slices[:-1])) + 1 if len(slices) else []
+    found: dict[tuple[int, str, str], tuple[Summary, Summary]] = {}
+    for part in np.split(np.arange(len(slices)), borders) if len(slices) else []:
+        lowest, highest = get["lowest"][part].min(), get["highest"][part].max()
+        raw = _summary(edges, get, part, "", lowest, highest)
+        if name in shape.scales:
+            ends = shape.scaled(name, np.array([lowest, highest]))
+            scaled = _summary(shape.scaled(name, edges), get, part, "scaled_", *ends)
+        else:
+            scaled = raw
+        window = int(get["window"][part[0]])
+        found[window, slices[part[0]], name] = (raw, scaled)
+        before = found.get((window, ALL, name))
+        found[window, ALL, name] = (before[0].merge(raw), before[1].merge(scaled)) if before else (raw, scaled)
+    return found
+
+
+def _summary(edges: np.ndarray, get: Mapping[str, np.ndarray], part: np.ndarray, kind: str, lowest: float, highest: float) -> Summary:
+    count, means, m2 = (np.zeros(len(edges) + 1) for _ in range(3))
+    at = get["bin"][part]
+    count[at] = get["records"][part]
+    means[at] = get[f"{kind}mean"][part]
+    m2[at] = get[f"{kind}variance"][part] * count[at]
+    return Summary(edges, count, means, m2, float(lowest), float(highest))
+
+
+def _most_frequent(counts: Mapping[str, int]) -> dict[str, int]:
+    """The counts, the rarest of too many as one."""
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    kept = dict(ordered[:MOST_CATEGORIES])
+    rest = sum(count for _, count in ordered[MOST_CATEGORIES:])
+    return {**kept, OTHER: kept.get(OTHER, 0) + rest} if rest else kept
+
+
+def merged(first: ColumnProfile, second: ColumnProfile) -> ColumnProfile:
+    """Two profiles of one window, slice and column as one; distinct values are not merged here (SQL's hll_union does)."""
+
+    def both(one: Summary | None, other: Summary | None) -> Summary | None:
+        return one.merge(other) if one and other else one or other
+
+    counts = [profile.categories or {} for profile in (first, second)]
+    names = dict.fromkeys([*counts[0], *counts[1]])
+    return ColumnProfile(
+        *first.key,
+        first.records + second.records,
+        first.nulls + second.nulls,
+        raw=both(first.raw, second.raw),
+        scaled=both(first.scaled, second.scaled),
+        categories=reduce(lambda held, name: held | {name: sum(c.get(name, 0) for c in counts)}, names, {}),
+    )
