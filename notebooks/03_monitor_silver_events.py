@@ -2,6 +2,8 @@
 # MAGIC %md
 # MAGIC # 03 · Monitor silver
 # MAGIC Is every record accounted for, how fresh and how late are events, does anything wait on the topic? One row of `monitor_logs`.
+# MAGIC What is new is profiled (`profile_metrics`), compared with its baseline (`drift_metrics`), and searched for strange events, spikes and
+# MAGIC silences (`anomaly_logs`).
 # MAGIC
 # MAGIC | parameter | meaning |
 # MAGIC |---|---|
@@ -15,6 +17,8 @@
 # MAGIC | `kafka_options` | further options of Spark's Kafka source, as JSON |
 # MAGIC | `late_after_seconds` | an event that reaches Kafka later than this is late |
 # MAGIC | `freshness_limit_seconds` | events older than this are Unhealthy |
+# MAGIC | `window_minutes` | length of the windows that are profiled and compared |
+# MAGIC | `baseline_windows` | drift is measured against so many first clean windows |
 
 # COMMAND ----------
 
@@ -32,6 +36,8 @@ dbutils.widgets.text("kafka_topic", "")
 dbutils.widgets.text("kafka_options", "{}")
 dbutils.widgets.text("late_after_seconds", "300")
 dbutils.widgets.text("freshness_limit_seconds", "7200")
+dbutils.widgets.text("window_minutes", "60")
+dbutils.widgets.text("baseline_windows", "72")
 
 # COMMAND ----------
 

@@ -124,6 +124,8 @@ class Settings:
     dedupe_window_days: int = 1
     late_after_seconds: int = 300
     freshness_limit_seconds: int = 7200
+    window_minutes: int = 60
+    baseline_windows: int = 72
     model_name: str = "iforest_silver_anomaly_detector"
     experiment: str = "/Shared/streaming-pipeline"
     features: tuple[str, ...] = ("value", "timestamp_unix")
@@ -188,6 +190,10 @@ class Settings:
                 raise UsageError(f"Parameter {name!r} is {getattr(self, name)}: it must be 1 to {_LARGEST}.")
         if not 0 <= self.dedupe_window_days <= 366:
             raise UsageError(f"Parameter 'dedupe_window_days' is {self.dedupe_window_days}: it must be 0 to 366.")
+        if not 5 <= self.window_minutes <= 1440 or 1440 % self.window_minutes:
+            raise UsageError(f"Parameter 'window_minutes' is {self.window_minutes}: it must be 5 to 1440 and divide a day (1440) evenly.")
+        if not 1 <= self.baseline_windows <= 10_000:
+            raise UsageError(f"Parameter 'baseline_windows' is {self.baseline_windows}: it must be 1 to 10000.")
         if not 0 < self.contamination <= 0.5:
             raise UsageError(f"Parameter 'contamination' is {self.contamination}: it must be above 0 and at most 0.5.")
         for name in self.features:

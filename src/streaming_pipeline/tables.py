@@ -143,6 +143,7 @@ MONITOR_LOGS = Table(
     "monitoring run and table",
     (
         ("run_time", "TIMESTAMP", "when monitoring looked"),
+        ("look", "BIGINT", "number of the look; the rows that it wrote to other tables carry it too"),
         ("run_id", "STRING", "the job run"),
         ("table_name", "STRING", "the table looked at"),
         ("records", "BIGINT", "rows that are new since the last look, also by replay or backfill"),
@@ -162,6 +163,11 @@ MONITOR_LOGS = Table(
         ),
         ("latest_event_time", "TIMESTAMP", "event time of the newest event; of one dated ahead of Kafka's clock, its arrival"),
         ("freshness_seconds", "DOUBLE", "run_time - latest_event_time"),
+        (
+            "expected_freshness_seconds",
+            "DOUBLE",
+            "after so long without arrivals a silence is unusual at this time of day, by the stream's own history; NULL: not known yet",
+        ),
         ("lateness_p50_seconds", "DOUBLE", "median of kafka_timestamp - event time, new rows"),
         ("lateness_p95_seconds", "DOUBLE", "95 % quantile of the same"),
         ("lateness_p99_seconds", "DOUBLE", "99 % quantile of the same"),
@@ -171,6 +177,7 @@ MONITOR_LOGS = Table(
             "fields of new payloads that the contract lacks -> records that have them (the 50 most frequent)",
         ),
         ("kafka_lag_records", "BIGINT", "records on the topic that bronze does not have yet, asked of the broker; NULL: not asked"),
+        ("findings", "MAP<STRING, BIGINT>", "kind -> rows that the look added to anomaly_logs, and drift_metrics that are drift"),
         ("status", "STRING", "Healthy, Unhealthy or Unknown"),
         ("status_reason", "STRING", "why it is not Healthy"),
         ("totals", "MAP<STRING, BIGINT>", "rows of each table at this look; the next look counts from here"),
@@ -180,6 +187,116 @@ MONITOR_LOGS = Table(
             "MAP<STRING, BIGINT>",
             "topic_id/partition -> offset up to which each record is accounted for, none lost",
         ),
+    ),
+)
+
+_LOOK: Columns = (
+    ("look", "BIGINT", "the look that wrote the row, as in monitor_logs"),
+    ("run_id", "STRING", "the job run"),
+    ("table_name", "STRING", "the table looked at"),
+)
+
+PROFILE_METRICS = Table(
+    "profile_metrics",
+    "window, slice, column and look",
+    (
+        *_LOOK,
+        ("window_start", "TIMESTAMP", "event time from which on"),
+        ("window_end", "TIMESTAMP", "event time before which"),
+        ("slice", "STRING", "value of the contract's slice field; * for all"),
+        ("column_name", "STRING", "the column"),
+        ("baseline_id", "BIGINT", "the baseline whose bins these are; NULL before the first"),
+        ("records", "BIGINT", "rows that were new in this look: a late one comes in a later look, and is to be added"),
+        ("nulls", "BIGINT", "those of them without a value"),
+        ("distinct_count", "BIGINT", "distinct values, to about 3 %"),
+        ("distinct_sketch", "BINARY", "for merging: hll_sketch_estimate(hll_union_agg(distinct_sketch))"),
+        ("avg", "DOUBLE", "mean of a number"),
+        ("stddev", "DOUBLE", "standard deviation of the rows (not of a population they stand for)"),
+        ("min", "DOUBLE", "smallest"),
+        ("max", "DOUBLE", "largest"),
+        ("quantiles", "MAP<STRING, DOUBLE>", "p01 … p99: the rank of each is wrong by less than the share of the bin that it lies in"),
+        ("bin_counts", "ARRAY<BIGINT>", "rows in each bin of the baseline's edges: up to the first, …, above the last"),
+        ("category_counts", "MAP<STRING, BIGINT>", "rows of each value of a field of few values"),
+    ),
+    statistics_on=("look", "window_start"),
+)
+
+DRIFT_METRICS = Table(
+    "drift_metrics",
+    "window, column, slice, metric and comparison",
+    (
+        *_LOOK,
+        ("window_start", "TIMESTAMP", "event time from which on"),
+        ("window_end", "TIMESTAMP", "event time before which"),
+        ("column_name", "STRING", "the column; * for the share of columns that drift"),
+        ("slice", "STRING", "value of the contract's slice field; * for all"),
+        ("comparison", "STRING", "with what: baseline (its same time of day) or previous (the window before)"),
+        ("baseline_id", "BIGINT", "the baseline in force"),
+        ("metric", "STRING", "psi, ks, mean_shift, std_ratio, category_psi, null_pct_change, drifted_columns_pct"),
+        ("value", "DOUBLE", "the metric"),
+        ("p_value", "DOUBLE", "adjusted for the number of tests of the look (Benjamini and Hochberg)"),
+        ("threshold", "DOUBLE", "from this size on it is drift, if it is significant"),
+        ("records", "BIGINT", "rows of the window"),
+        ("compared_records", "BIGINT", "rows of what it is compared with"),
+        ("status", "STRING", "ok, drift, or unknown where there are too few rows to say"),
+        ("is_drift", "BOOLEAN", "NULL where it is unknown"),
+        ("severity", "STRING", "warning or critical; NULL without drift"),
+    ),
+    statistics_on=("look", "window_start"),
+)
+
+ANOMALY_LOGS = Table(
+    "anomaly_logs",
+    "detector and flagged event or window",
+    (
+        *_LOOK,
+        ("detector", "STRING", "zscore, robust_zscore, iqr, moving_average or gap"),
+        ("anomaly_type", "STRING", "outlier (an event), spike or missing_pattern (minutes)"),
+        ("series", "STRING", "what was judged: a column's values, or arrivals a minute"),
+        ("slice", "STRING", "value of the contract's slice field; * for all"),
+        ("event_id", "STRING", "the event; NULL for minutes"),
+        ("event_time", "TIMESTAMP", "when it happened, or began"),
+        ("window_start", "TIMESTAMP", "first minute; NULL for an event"),
+        ("window_end", "TIMESTAMP", "behind the last minute; of a silence that goes on, when it was looked at"),
+        ("observed", "DOUBLE", "the value, or arrivals (of a spike in its strangest minute, of a silence in all of it)"),
+        ("expected", "DOUBLE", "what was usual"),
+        ("score", "DOUBLE", "how far from usual, in the detector's own unit; of an event below 0 if its value is low"),
+        ("threshold", "DOUBLE", "from which score on (without its sign) it is flagged"),
+        ("severity", "STRING", "info, warning or critical"),
+        ("detected_at", "TIMESTAMP", "when monitoring looked"),
+    ),
+    statistics_on=("look", "event_time"),
+)
+
+MONITOR_STATE = Table(
+    "monitor_state",
+    "detector, slice and look",
+    (
+        ("look", "BIGINT", "the look that left it; the next one goes on from the newest"),
+        ("detector", "STRING", "arrivals, values, drift or clock"),
+        ("slice", "STRING", "slice, of values column/slice"),
+        ("state", "STRING", "what it remembers, as JSON"),
+        ("updated_at", "TIMESTAMP", "when the look was"),
+    ),
+    statistics_on=("look",),
+)
+
+BASELINES = Table(
+    "baselines",
+    "version of a table's baseline",
+    (
+        ("baseline_id", "BIGINT", "its number; the highest is in force"),
+        ("table_name", "STRING", "the table"),
+        ("name", "STRING", "what it is called"),
+        ("window_minutes", "INT", "length of its windows"),
+        ("windows", "ARRAY<TIMESTAMP>", "when each of its windows begins"),
+        ("slices", "ARRAY<STRING>", "the slices that are told apart"),
+        ("edges", "MAP<STRING, ARRAY<DOUBLE>>", "number -> edges of its bins, frozen"),
+        ("scales", "MAP<STRING, DOUBLE>", "skewed number -> s: detectors see asinh(value / s)"),
+        ("reference", "STRING", "what its windows held, by time of day, slice and column, as JSON"),
+        ("created_at", "TIMESTAMP", "when it was made"),
+        ("look", "BIGINT", "the look that made it; NULL: a command"),
+        ("run_id", "STRING", "the job run that made it"),
     ),
 )
 
@@ -246,6 +363,11 @@ def all_tables(contract: Contract) -> list[Table]:
         *record_tables(contract),
         gold_anomaly_predictions(contract),
         MONITOR_LOGS,
+        PROFILE_METRICS,
+        DRIFT_METRICS,
+        ANOMALY_LOGS,
+        MONITOR_STATE,
+        BASELINES,
         BENCHMARK_LOGS,
         CLUSTER_LOGS,
         ALERT_OUTBOX,

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -139,7 +140,7 @@ class Watch:
 def hours(minutes: np.ndarray) -> Iterator[slice]:
     """The places of each clock hour in consecutive minutes."""
     borders = [0, *(np.flatnonzero(np.diff(minutes // MINUTES)) + 1).tolist(), len(minutes)]
-    return (slice(begin, end) for begin, end in zip(borders, borders[1:], strict=False) if end > begin)
+    return (slice(begin, end) for begin, end in pairwise(borders) if end > begin)
 
 
 def joined(findings: list[Anomaly]) -> list[Anomaly]:

@@ -1,7 +1,8 @@
 """What is drift measured against? A named, stored set of windows, with the bins that were laid over its values then."""
 
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -10,10 +11,11 @@ from pyspark.sql import functions as F
 
 from streaming_pipeline.contract import Contract
 from streaming_pipeline.monitoring import profile
-from streaming_pipeline.monitoring.profile import Shape
+from streaming_pipeline.monitoring.profile import Profiles, Shape
 from streaming_pipeline.settings import Settings
 
 SILVER = "silver_events"
+DAY_MINUTES = 1440
 FIRST = "first clean windows"
 MOST_SLICES = 20
 MIN_RECORDS = 100
@@ -25,14 +27,26 @@ _BEYOND = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 
 @dataclass(frozen=True)
 class Baseline:
-    """One version of the baseline of a table. `counts` is kept here where no profile holds it: a model's scores of its training."""
+    """One version of the baseline of a table."""
 
     baseline_id: int
     table_name: str
     name: str
     windows: tuple[int, ...]
     shape: Shape
-    counts: tuple[int, ...] = ()
+    reference: Profiles = field(default_factory=dict, repr=False)
+    """What its windows held, by time of day (number of the window within its day) instead of by window."""
+
+    def with_reference(self, profiles: Profiles) -> "Baseline":
+        """With what these profiles tell of its windows."""
+        buckets = DAY_MINUTES // self.shape.window_minutes
+        reference: Profiles = {}
+        for (window, slice_name, column), one in profiles.items():
+            if window in self.windows:
+                key = (window % buckets, slice_name, column)
+                here = replace(one, window=key[0])
+                reference[key] = profile.merged(reference[key], here) if key in reference else here
+        return replace(self, reference=reference)
 
     def to_row(self, look: int, run_id: str, now: datetime) -> dict[str, object]:
         """As a row of `baselines`."""
@@ -46,7 +60,7 @@ class Baseline:
             "slices": list(self.shape.slices),
             "edges": {column: list(edges) for column, edges in self.shape.edges.items()},
             "scales": dict(self.shape.scales),
-            "counts": list(self.counts),
+            "reference": json.dumps([profile.to_json(one) for one in self.reference.values()]),
             "created_at": now,
             "look": look,
             "run_id": run_id,
@@ -58,11 +72,9 @@ def start_of(window: int, window_minutes: int) -> datetime:
     return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(minutes=window * window_minutes)
 
 
-def newest(spark: SparkSession, settings: Settings, table_name: str, before_look: int | None = None) -> Baseline | None:
-    """The newest baseline of a table; none of a look that did not come to its end."""
+def newest(spark: SparkSession, settings: Settings, table_name: str) -> Baseline | None:
+    """The newest baseline of a table, or None."""
     rows = spark.table(settings.table("baselines")).where(F.col("table_name") == table_name)
-    if before_look is not None:
-        rows = rows.where(F.col("look").isNull() | (F.col("look") < before_look))
     row = rows.orderBy(F.col("baseline_id").desc()).first()
     if row is None:
         return None
@@ -70,7 +82,8 @@ def newest(spark: SparkSession, settings: Settings, table_name: str, before_look
     windows = tuple(int(start.astimezone(UTC).timestamp()) // (60 * minutes) for start in row["windows"])
     edges = {column: tuple(values) for column, values in row["edges"].items()}
     shape = Shape(minutes, tuple(row["slices"]), edges, dict(row["scales"]))
-    return Baseline(row["baseline_id"], table_name, row["name"], windows, shape, tuple(row["counts"] or ()))
+    kept = [profile.from_json(one, shape) for one in json.loads(row["reference"])]
+    return Baseline(row["baseline_id"], table_name, row["name"], windows, shape, {one.key: one for one in kept})
 
 
 def window_counts(silver: DataFrame, contract: Contract, window_minutes: int) -> dict[int, int]:

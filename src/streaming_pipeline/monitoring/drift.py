@@ -14,6 +14,7 @@ from streaming_pipeline.monitoring.baseline import MIN_RECORDS
 from streaming_pipeline.monitoring.profile import ALL, ColumnProfile, Profiles
 
 ALPHA = 0.01
+_OUTER = 0.01
 THRESHOLDS = {
     "psi": (0.1, 0.25),
     "ks": (0.15, 0.25),
@@ -94,21 +95,37 @@ def _numbers(compared: Sequence[Pair]) -> list[Drift]:
         groups = np.array([deciles(row) for row in then])
         now10, then10 = (_grouped(counts, groups) for counts in (now, then))
         n, m = now.sum(axis=1), then.sum(axis=1)
-        moments = [np.array([getattr(getattr(p, side).raw, what) for p in same]) for side in ("now", "then") for what in ("mean", "variance")]
+        mean, variance, mean_then, variance_then = (np.array(column) for column in zip(*map(_winsorized, same), strict=True))
         distance, ks_p = statistics.ks(now, then)
         bins_p = statistics.chi_squared(now10, then10)
-        shift, shift_p = statistics.mean_shift(moments[0], moments[1], n, moments[2], moments[3], m)
+        shift, shift_p = statistics.mean_shift(mean, variance, n, mean_then, variance_then, m)
         with np.errstate(invalid="ignore", divide="ignore"):
-            ratio = np.sqrt(moments[1] / moments[3])
+            ratio = np.sqrt(variance / variance_then)
         for metric, values, p_values in (
             ("psi", statistics.psi(now10, then10), bins_p),
             ("ks", distance, ks_p),
             ("mean_shift", shift, shift_p),
-            # A few values far out move the standard deviation of any sample: whether the shape changed the bins say.
+            # Whether the shape changed the bins say.
             ("std_ratio", ratio, bins_p),
         ):
             out += [_row(pair, metric, value, p, a, b) for pair, value, p, a, b in zip(same, values, p_values, n, m, strict=True)]
     return out
+
+
+def _winsorized(pair: Pair) -> tuple[float, float, float, float]:
+    """Mean and variance of both sides, what lies beyond the outer hundredths of `then` brought to these: a few values far out would
+    move the moments of any sample."""
+    then = pair.then.raw
+    upto = np.cumsum(then.count) / max(then.records, 1)
+    low = then.edges[min(np.searchsorted(upto, _OUTER), len(then.edges) - 1)]
+    high = then.edges[min(np.searchsorted(upto, 1 - _OUTER), len(then.edges) - 1)]
+    moments = []
+    for side in (pair.now.raw, then):
+        outside = (side.means < low) | (side.means > high)
+        means, m2 = np.clip(side.means, low, high), np.where(outside, 0.0, side.m2)
+        mean = side.count @ means / max(side.records, 1)
+        moments += [mean, (m2.sum() + side.count @ (means - mean) ** 2) / max(side.records, 1)]
+    return tuple(moments)
 
 
 def _grouped(counts: np.ndarray, groups: np.ndarray) -> np.ndarray:

@@ -38,7 +38,15 @@ def freshness(silver: DataFrame, contract: Contract, late_after_seconds: int) ->
     return Freshness(row["records"], row["late_events"], row["latest"], tuple(row["quantiles"]) if row["quantiles"] else None)
 
 
-def health(*, unaccounted: int, lost: int | None, freshness_seconds: float | None, freshness_limit_seconds: int) -> tuple[str, str | None]:
+def health(
+    *,
+    unaccounted: int,
+    lost: int | None,
+    freshness_seconds: float | None,
+    freshness_limit_seconds: int,
+    silent_seconds: float | None = None,
+    silence_allowed_seconds: float | None = None,
+) -> tuple[str, str | None]:
     """(status, reason): Unhealthy if records are missing or events stay out, Unknown if there never was one."""
     if unaccounted:
         return "Unhealthy", f"{unaccounted} records are not accounted for"
@@ -48,4 +56,9 @@ def health(*, unaccounted: int, lost: int | None, freshness_seconds: float | Non
         return "Unknown", "no event has arrived yet"
     if freshness_seconds > freshness_limit_seconds:
         return "Unhealthy", f"the newest event is {freshness_seconds:.0f} s old, the limit is {freshness_limit_seconds} s"
+    if silent_seconds is not None and silence_allowed_seconds is not None and silent_seconds > silence_allowed_seconds:
+        return (
+            "Unhealthy",
+            f"nothing has arrived for {silent_seconds:.0f} s; at this time of day {silence_allowed_seconds:.0f} s are unusual",
+        )
     return "Healthy", None

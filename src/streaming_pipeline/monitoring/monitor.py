@@ -11,6 +11,7 @@ from streaming_pipeline.contract import load_contract
 from streaming_pipeline.errors import PipelineError
 from streaming_pipeline.monitoring import conservation
 from streaming_pipeline.monitoring.conservation import Conservation, Offsets
+from streaming_pipeline.monitoring.detection import detect
 from streaming_pipeline.monitoring.freshness import Freshness, freshness, health
 from streaming_pipeline.monitoring.schema import unknown_fields
 from streaming_pipeline.settings import Settings
@@ -21,6 +22,7 @@ class MonitorLog:
     """One row of `monitor_logs`; the table says what each column holds."""
 
     run_time: datetime
+    look: int
     run_id: str
     table_name: str
     records: int
@@ -31,11 +33,13 @@ class MonitorLog:
     lost_records: int | None
     latest_event_time: datetime | None
     freshness_seconds: float | None
+    expected_freshness_seconds: float | None
     lateness_p50_seconds: float | None
     lateness_p95_seconds: float | None
     lateness_p99_seconds: float | None
     unknown_fields: dict[str, int]
     kafka_lag_records: int | None
+    findings: dict[str, int]
     status: str
     status_reason: str | None
     totals: dict[str, int]
@@ -62,14 +66,17 @@ def monitor_silver_events(spark: SparkSession, settings: Settings) -> MonitorLog
     totals = conservation.count_rows(spark, settings)
     read_before: Offsets = last["read_until"] if last else {}
     verified_before: Offsets = last["verified_until"] if last else {}
+    look = (last["look"] or 0) + 1 if last else 1
     if last and last["totals"] == totals and read_before == verified_before and not last["unaccounted_records"]:
         # All was in order and no row has come since: there is nothing to read.
         law = Conservation(unaccounted=0)
         seen = Freshness(0, 0, None, None)
         unknown: dict[str, int] = {}
+        new = None
     else:
         law = conservation.check(spark, settings, verified_before, totals)
-        seen = freshness(_new_rows(spark, settings, "silver_events", "processed_at", last), contract, settings.late_after_seconds)
+        new = _new_rows(spark, settings, "silver_events", "processed_at", last)
+        seen = freshness(new, contract, settings.late_after_seconds)
         unknown = unknown_fields(_new_rows(spark, settings, "bronze_events", "ingested_at", last))
     read_until = {**read_before, **{span.key: span.last + 1 for span in law.spans}}
     lost, lag = _ask_kafka(spark, settings, law, read_until)
@@ -80,6 +87,8 @@ def monitor_silver_events(spark: SparkSession, settings: Settings) -> MonitorLog
     verified_until = {**verified_before, **clear}
     lost_records = None if lost is None else sum(lost.values())
 
+    detection = detect(spark, settings, contract, new if seen.records else None, look, datetime.now(UTC), lag)
+
     # After the queries and after Kafka was asked: the row tells of the tables as they were until now. Behind the last look also where
     # the clock was set back since: the newest row is where the next look begins.
     run_time = datetime.now(UTC)
@@ -89,13 +98,19 @@ def monitor_silver_events(spark: SparkSession, settings: Settings) -> MonitorLog
     latest = max(times) if times else None
     age = (run_time - latest).total_seconds() if latest else None
     status, reason = health(
-        unaccounted=law.unaccounted, lost=lost_records, freshness_seconds=age, freshness_limit_seconds=settings.freshness_limit_seconds
+        unaccounted=law.unaccounted,
+        lost=lost_records,
+        freshness_seconds=age,
+        freshness_limit_seconds=settings.freshness_limit_seconds,
+        silent_seconds=detection.silent_seconds,
+        silence_allowed_seconds=detection.silence_allowed_seconds,
     )
     before = last["totals"] if last else {}
     more = {name: max(0, rows - before.get(name, 0)) for name, rows in totals.items()}  # fewer, where rows were deleted
     lateness = seen.lateness_seconds or (None, None, None)
     row = MonitorLog(
         run_time=run_time,
+        look=look,
         run_id=settings.run_id,
         table_name="silver_events",
         records=more["silver_events"],
@@ -106,11 +121,13 @@ def monitor_silver_events(spark: SparkSession, settings: Settings) -> MonitorLog
         lost_records=lost_records,
         latest_event_time=latest,
         freshness_seconds=age,
+        expected_freshness_seconds=detection.silence_allowed_seconds,
         lateness_p50_seconds=lateness[0],
         lateness_p95_seconds=lateness[1],
         lateness_p99_seconds=lateness[2],
         unknown_fields=unknown,
         kafka_lag_records=lag,
+        findings=detection.findings,
         status=status,
         status_reason=reason,
         totals=totals,

@@ -7,9 +7,10 @@ look, and merges with what earlier looks told of it.
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import reduce
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
@@ -53,6 +54,17 @@ def categories(contract: Contract) -> list[str]:
     return [name for name in kinds if name not in numbers(contract)]
 
 
+def optional(contract: Contract) -> list[str]:
+    """The fields that may be empty in silver."""
+    return [f.name for f in contract.fields if not f.required]
+
+
+def many_valued(contract: Contract) -> list[str]:
+    """The fields whose distinct values are estimated: silver has each id once, a time says nothing, and few values are counted."""
+    known = {contract.id_field, contract.event_time_field, *categories(contract)}
+    return [name for name in contract.field_names if name not in known]
+
+
 def window_of(contract: Contract, window_minutes: int) -> Column:
     """The number of the window (since 1970) that an event is in."""
     return F.floor(F.unix_micros(f"`{contract.event_time_field}`") / (MINUTE_MICROS * window_minutes)).cast("long").alias("window")
@@ -66,27 +78,22 @@ def slice_of(contract: Contract, shape: Shape) -> Column:
     return F.when(text.isin(list(shape.slices)), text).otherwise(OTHER).alias("slice")
 
 
-def arrivals(silver: DataFrame, contract: Contract, shape: Shape) -> DataFrame:
-    """`minute, slice, records`: arrivals in each minute (since 1970) of Kafka's clock."""
+def counts(silver: DataFrame, contract: Contract, shape: Shape) -> DataFrame:
+    """`minute, window, slice, records` and `nulls_<field>` of each field that may be empty; minutes (since 1970) are of Kafka's clock."""
     minute = F.floor(F.unix_micros("kafka_timestamp") / MINUTE_MICROS).cast("long").alias("minute")
-    return silver.groupBy(minute, slice_of(contract, shape)).agg(F.count(F.lit(1)).alias("records"))
+    keys = (minute, window_of(contract, shape.window_minutes), slice_of(contract, shape))
+    nulls = (F.count_if(F.isnull(f"`{name}`")).alias(f"nulls_{name}") for name in optional(contract))
+    return silver.groupBy(*keys).agg(F.count(F.lit(1)).alias("records"), *nulls)
 
 
-def columns(silver: DataFrame, contract: Contract, shape: Shape) -> DataFrame:
-    """`window, slice, records` and for each field `nulls_<field>`, `sketch_<field>` and `distinct_<field>`; the slice * holds all."""
-    names = contract.field_names
+def sketches(silver: DataFrame, contract: Contract, shape: Shape) -> DataFrame:
+    """`window, slice` and of each field that may have many values `sketch_<field>` and `distinct_<field>`; the slice * holds all."""
+    names = many_valued(contract)
     keys = (window_of(contract, shape.window_minutes), slice_of(contract, shape))
-    by_slice = silver.groupBy(*keys).agg(
-        F.count(F.lit(1)).alias("records"),
-        *(F.count_if(F.isnull(f"`{name}`")).alias(f"nulls_{name}") for name in names),
-        *(F.hll_sketch_agg(F.xxhash64(f"`{name}`"), _SKETCH_BITS).alias(f"sketch_{name}") for name in names),
-    )
-    whole = by_slice.groupBy("window").agg(
-        F.lit(ALL).alias("slice"),
-        F.sum("records").alias("records"),
-        *(F.sum(f"nulls_{name}").alias(f"nulls_{name}") for name in names),
-        *(F.hll_union_agg(f"sketch_{name}").alias(f"sketch_{name}") for name in names),
-    )
+    hashed = (F.hll_sketch_agg(F.xxhash64(f"`{name}`"), _SKETCH_BITS).alias(f"sketch_{name}") for name in names)
+    by_slice = silver.groupBy(*keys).agg(*hashed)
+    together = (F.hll_union_agg(f"sketch_{name}").alias(f"sketch_{name}") for name in names)
+    whole = by_slice.groupBy("window").agg(F.lit(ALL).alias("slice"), *together)
     return by_slice.unionByName(whole).select("*", *(F.hll_sketch_estimate(f"sketch_{name}").alias(f"distinct_{name}") for name in names))
 
 
@@ -112,9 +119,7 @@ def bins(silver: DataFrame, column: str, contract: Contract, shape: Shape) -> Da
     )
     moments = [F.count(F.lit(1)).alias("records"), F.avg("value").alias("mean"), F.var_pop("value").alias("variance")]
     scaled = [F.avg("scaled").alias("scaled_mean"), F.var_pop("scaled").alias("scaled_variance")] if scale else []
-    return rows.groupBy("window", "slice", "bin").agg(
-        *moments, F.min("value").alias("lowest"), F.max("value").alias("highest"), *scaled
-    )
+    return rows.groupBy("window", "slice", "bin").agg(*moments, F.min("value").alias("lowest"), F.max("value").alias("highest"), *scaled)
 
 
 def bin_of(value: Column, edges: Sequence[float]) -> Column:
@@ -156,29 +161,59 @@ Profiles = dict[tuple[int, str, str], ColumnProfile]
 """By window, slice and column."""
 
 
-def collect(silver: DataFrame, contract: Contract, shape: Shape) -> Profiles:
-    """Profile rows of silver, each slice and all of them together."""
-    found: Profiles = {}
-    held = columns(silver, contract, shape).toArrow().to_pydict()
-    for n, (window, slice_name, records) in enumerate(zip(held["window"], held["slice"], held["records"], strict=True)):
-        for name in contract.field_names:
-            nulls, distinct, sketch = (held[f"{kind}_{name}"][n] for kind in ("nulls", "distinct", "sketch"))
-            profile = ColumnProfile(window, slice_name, name, records, nulls, distinct, bytes(sketch))
-            found[profile.key] = profile
+def collect(silver: DataFrame, counted: pa.Table, contract: Contract, shape: Shape) -> Profiles:
+    """Profile rows of silver, each slice and all of them together; `counted` holds their `counts`."""
+    found = _counted(counted, contract)
+    if many_valued(contract):
+        held = sketches(silver, contract, shape).toArrow().to_pydict()
+        for n, key in enumerate(zip(held["window"], held["slice"], strict=True)):
+            for name in many_valued(contract):
+                profile = found[*key, name]
+                profile.distinct, profile.sketch = held[f"distinct_{name}"][n], bytes(held[f"sketch_{name}"][n])
     for name in categories(contract):
-        counted: dict[tuple[int, str, str], dict[str, int]] = {}
-        rows = category_counts(silver, name, contract, shape).toArrow().to_pydict()
-        for window, slice_name, category, records in zip(*(rows[key] for key in ("window", "slice", "category", "records")), strict=True):
-            for part in (slice_name, ALL):
-                of_window = counted.setdefault((window, part, name), {})
-                of_window[category] = of_window.get(category, 0) + records
-        for key, profile in found.items():
-            if key[2] == name:
-                profile.categories = _most_frequent(counted.get(key, {}))
+        by_key = _categories_of_slices(found, name) if name == contract.slice_field else _category_counts(silver, name, contract, shape)
+        for key, categories_here in by_key.items():
+            found[key].categories = _most_frequent(categories_here)
+            found[key].distinct = len(categories_here)
     for name in numbers(contract):
         for key, (raw, scaled) in _summaries(silver, name, contract, shape).items():
             found[key].raw, found[key].scaled = raw, scaled
     return found
+
+
+def _counted(counted: pa.Table, contract: Contract) -> Profiles:
+    """A profile of each column with its rows and nulls."""
+    sums = [name for name in counted.column_names if name not in ("minute", "window", "slice")]
+    whole = counted.set_column(counted.column_names.index("slice"), "slice", pa.array([ALL] * len(counted), pa.string()))
+    rows = pa.concat_tables([counted.cast(whole.schema), whole]).group_by(["window", "slice"]).aggregate([(name, "sum") for name in sums])
+    found: Profiles = {}
+    for row in rows.to_pylist():
+        for name in contract.field_names:
+            records = row["records_sum"]
+            distinct = records if name == contract.id_field else None
+            profile = ColumnProfile(row["window"], row["slice"], name, records, row.get(f"nulls_{name}_sum", 0), distinct)
+            found[profile.key] = profile
+    return found
+
+
+def _categories_of_slices(found: Profiles, name: str) -> dict[tuple[int, str, str], dict[str, int]]:
+    """The slice field's own values are counted already."""
+    out: dict[tuple[int, str, str], dict[str, int]] = {}
+    for (window, slice_name, column), profile in found.items():
+        if column == name and slice_name != ALL and profile.records > profile.nulls:
+            for part in (slice_name, ALL):
+                out.setdefault((window, part, name), {})[slice_name] = profile.records - profile.nulls
+    return out
+
+
+def _category_counts(silver: DataFrame, name: str, contract: Contract, shape: Shape) -> dict[tuple[int, str, str], dict[str, int]]:
+    out: dict[tuple[int, str, str], dict[str, int]] = {}
+    rows = category_counts(silver, name, contract, shape).toArrow().to_pydict()
+    for window, slice_name, category, records in zip(*(rows[key] for key in ("window", "slice", "category", "records")), strict=True):
+        for part in (slice_name, ALL):
+            here = out.setdefault((window, part, name), {})
+            here[category] = here.get(category, 0) + records
+    return out
 
 
 def _summaries(silver: DataFrame, name: str, contract: Contract, shape: Shape) -> dict[tuple[int, str, str], tuple[Summary, Summary]]:
@@ -228,12 +263,26 @@ def merged(first: ColumnProfile, second: ColumnProfile) -> ColumnProfile:
         return one.merge(other) if one and other else one or other
 
     counts = [profile.categories or {} for profile in (first, second)]
-    names = dict.fromkeys([*counts[0], *counts[1]])
     return ColumnProfile(
         *first.key,
         first.records + second.records,
         first.nulls + second.nulls,
         raw=both(first.raw, second.raw),
         scaled=both(first.scaled, second.scaled),
-        categories=reduce(lambda held, name: held | {name: sum(c.get(name, 0) for c in counts)}, names, {}),
+        categories=None
+        if first.categories is None
+        else {n: sum(c.get(n, 0) for c in counts) for n in dict.fromkeys([*counts[0], *counts[1]])},
     )
+
+
+def to_json(one: ColumnProfile) -> dict[str, Any]:
+    """A profile as JSON can hold it, without what only its own look needs."""
+    raw = one.raw.to_json() if one.raw else None
+    return {"key": one.key, "records": one.records, "nulls": one.nulls, "raw": raw, "categories": one.categories}
+
+
+def from_json(held: dict[str, Any], shape: Shape) -> ColumnProfile:
+    """What `to_json` wrote of a profile made by this shape."""
+    window, slice_name, column = held["key"]
+    raw = Summary.from_json(held["raw"], shape.edges.get(column, ())) if held["raw"] is not None else None
+    return ColumnProfile(window, slice_name, column, held["records"], held["nulls"], raw=raw, categories=held["categories"])

@@ -1,0 +1,376 @@
+"""One look's findings: profile, drift and anomalies of what is new, and the state that the next look goes on from.
+
+Every row that a look writes carries its number. The row of `monitor_logs` comes last; what a look wrote that did not come to it is taken
+away by the next one, which has the same number.
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from pyspark.sql import DataFrame, Row, SparkSession
+from pyspark.sql import functions as F
+
+from streaming_pipeline import tables
+from streaming_pipeline.contract import Contract
+from streaming_pipeline.monitoring import baseline as baselines
+from streaming_pipeline.monitoring import drift, profile, values
+from streaming_pipeline.monitoring.arrivals import Anomaly, Watch
+from streaming_pipeline.monitoring.baseline import DAY_MINUTES, SILVER, Baseline
+from streaming_pipeline.monitoring.profile import ALL, OTHER, ColumnProfile, Profiles, Shape
+from streaming_pipeline.settings import Settings
+
+MOST_MINUTES = 400 * DAY_MINUTES
+"""Further back than this no minute is judged: a record without a timestamp would stand for half a century of silence."""
+MOST_SILENCE = 8 * DAY_MINUTES
+_QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
+
+
+@dataclass(frozen=True)
+class Detection:
+    """What a look found: how many findings of each kind, and how long a silence is usual now (None: not known yet)."""
+
+    findings: dict[str, int]
+    silent_seconds: float | None
+    silence_allowed_seconds: float | None
+    note: str = ""
+
+
+@dataclass(eq=False)
+class State:
+    """What one look hands to the next."""
+
+    watches: dict[str, Watch] = field(default_factory=dict)
+    memories: dict[tuple[str, str], values.Memory] = field(default_factory=dict)
+    """By column and slice."""
+    open: Profiles = field(default_factory=dict)
+    """Windows that are not closed, and the last one that is."""
+    next_window: int | None = None
+    """The first window whose drift was not judged."""
+    last_minute: int | None = None
+    """Of the newest arrival."""
+
+
+def detect(
+    spark: SparkSession, settings: Settings, contract: Contract, new: DataFrame | None, look: int, now: datetime, waiting: int | None
+) -> Detection:
+    """Look at the new rows of silver (None: there are none) and write what is found.
+
+    `waiting` records on the topic say that its source is not silent, whatever the tables hold.
+    """
+    every = (tables.PROFILE_METRICS, tables.DRIFT_METRICS, tables.ANOMALY_LOGS, tables.MONITOR_STATE, tables.BASELINES)
+    tables.create_missing(spark, settings, every)
+    held = _finished_state(spark, settings, look, every)
+    baseline = baselines.newest(spark, settings, SILVER)
+    version = baseline.baseline_id if baseline else 0
+    if baseline and baseline.shape.window_minutes != settings.window_minutes:
+        baseline = None
+    state = _state_from(held, baseline)
+    shape = baseline.shape if baseline else _first_shape(settings, contract)
+
+    counted = profile.counts(new, contract, shape).toArrow() if new is not None else None
+    anomalies, until = _judge_arrivals(state, _arrivals(counted, shape, now), now, waiting)
+    closed_before = _closed_before(settings, until)
+    made = None
+    if baseline is None and new is not None:
+        made = baseline = _first_baseline(spark, settings, contract, closed_before, anomalies, version + 1)
+        if made and made.shape.slices != shape.slices:
+            counted = profile.counts(new, contract, made.shape).toArrow()
+        shape = made.shape if made else shape
+    profiles = profile.collect(new, counted, contract, shape) if counted is not None else {}
+    if made:
+        past = spark.table(settings.table(SILVER)).where(baselines.in_windows(contract, made.windows, shape.window_minutes))
+        is_all_new = look == 1  # then what is new holds the baseline's windows whole
+        reference = profiles if is_all_new else profile.collect(past, profile.counts(past, contract, shape).toArrow(), contract, shape)
+        reference = {key: one for key, one in reference.items() if key[0] in made.windows}
+        baseline = made = made.with_reference(reference)
+        state = State(state.watches, _learnt(reference, shape), {}, made.windows[-1] + 1, state.last_minute)
+    fences = _fences(state, profiles, shape, made.windows[-1] if made else None) if baseline else []
+    outside = values.outside(spark, new, fences, contract, shape) if fences else None
+    judged = _judge_drift(state, baseline, profiles, closed_before) if baseline else []
+
+    findings = _write(spark, settings, contract, look, now, state, baseline, made, profiles, judged, anomalies, outside)
+    silent = allowed = None
+    if state.last_minute is not None and not waiting:
+        silent = max(0.0, now.timestamp() - 60 * (state.last_minute + 1))
+        allowed = state.watches[ALL].silence_allowed(state.last_minute + 1)
+    note = "" if baseline or new is None else f"drift is not judged before a baseline of {settings.baseline_windows} windows is there"
+    return Detection(findings, silent, allowed, note)
+
+
+def _first_shape(settings: Settings, contract: Contract) -> Shape:
+    """By what is profiled before there is a baseline: no bins, and the slices that the contract names."""
+    named = [f.valid_values for f in contract.fields if f.name == contract.slice_field]
+    return Shape(settings.window_minutes, tuple(map(str, named[0])) if named else ())
+
+
+def _arrivals(counted: pa.Table | None, shape: Shape, now: datetime) -> dict[str, dict[int, int]]:
+    """Slice → minute → arrivals; those dated ahead of this machine's clock are left out."""
+    by_slice: dict[str, dict[int, int]] = {ALL: {}}
+    if counted is None:
+        return by_slice
+    rows = counted.group_by(["minute", "slice"]).aggregate([("records", "sum")])
+    latest = int(now.timestamp() // 60)
+    for minute, slice_name, records in zip(*(rows[name].to_pylist() for name in ("minute", "slice", "records_sum")), strict=True):
+        if minute > latest:
+            continue
+        for part in (slice_name, ALL) if shape.slices else (ALL,):
+            minutes = by_slice.setdefault(part, {})
+            minutes[minute] = minutes.get(minute, 0) + records
+    return by_slice
+
+
+def _judge_arrivals(
+    state: State, arrived: dict[str, dict[int, int]], now: datetime, waiting: int | None
+) -> tuple[list[Anomaly], int | None]:
+    """Findings about arrivals, and the minute up to which the stream was looked at: its newest, or now if nothing waits on the topic."""
+    newest = max(arrived[ALL], default=state.last_minute)
+    if newest is None:
+        return [], None
+    newest = max(newest, state.last_minute or newest)
+    state.last_minute = newest
+    until = newest if waiting else max(newest, min(int(now.timestamp() // 60), newest + MOST_SILENCE))
+    found = []
+    for name in {**dict.fromkeys(state.watches), **dict.fromkeys(arrived)}:
+        minutes = {minute: count for minute, count in arrived.get(name, {}).items() if minute >= until - MOST_MINUTES}
+        watch = state.watches.setdefault(name, Watch())
+        if watch.next_minute is not None:
+            watch.next_minute = max(watch.next_minute, until - MOST_MINUTES)
+        found += watch.judge(name, minutes, until)
+    return found, until
+
+
+def _closed_before(settings: Settings, until: int | None) -> int:
+    """The first window that may still get events that are not late."""
+    return -1 if until is None else int((60 * until - settings.late_after_seconds) // (60 * settings.window_minutes))
+
+
+def _first_baseline(
+    spark: SparkSession, settings: Settings, contract: Contract, closed_before: int, anomalies: Iterable[Anomaly], baseline_id: int
+) -> Baseline | None:
+    silver = spark.table(settings.table(SILVER))
+    counts = baselines.window_counts(silver, contract, settings.window_minutes)
+    size = settings.window_minutes
+    strange = [range(found.start // size, -(-found.end // size)) for found in anomalies]
+    windows = baselines.choose_windows(counts, closed_before, strange, settings.baseline_windows)
+    return baselines.make(silver, contract, windows, size, baseline_id) if windows else None
+
+
+def _learnt(reference: Profiles, shape: Shape) -> dict[tuple[str, str], values.Memory]:
+    """Memories of the baseline's own windows."""
+    memories: dict[tuple[str, str], values.Memory] = {}
+    for (window, slice_name, column), one in sorted(reference.items(), key=lambda item: item[0]):
+        if one.scaled is not None and slice_name in _value_slices(shape):
+            memory = memories.setdefault((column, slice_name), values.Memory(one.scaled.edges))
+            hour = _hour(window, shape)
+            memory.learn(one.scaled, memory.fences(one, hour), hour, shape.window_minutes)
+    return memories
+
+
+def _value_slices(shape: Shape) -> tuple[str, ...]:
+    """Events are judged within their slice; those of no slice, or of too many slices, together."""
+    return (*shape.slices, OTHER)
+
+
+def _hour(window: int, shape: Shape) -> int:
+    return window * shape.window_minutes // 60 % 24
+
+
+def _fences(state: State, profiles: Profiles, shape: Shape, learnt_until: int | None) -> list[values.Fence]:
+    """Fences for each window with new events, from what came before it; then what is new is learnt too.
+
+    Windows up to `learnt_until` are in the memory already, and are not judged by themselves.
+    """
+    out = []
+    for (window, slice_name, column), one in sorted(profiles.items(), key=lambda item: item[0]):
+        if one.scaled is None or slice_name not in _value_slices(shape) or (learnt_until is not None and window <= learnt_until):
+            continue
+        memory = state.memories.setdefault((column, slice_name), values.Memory(one.scaled.edges))
+        hour = _hour(window, shape)
+        fences = memory.fences(one, hour)
+        memory.learn(one.scaled, fences, hour, shape.window_minutes)
+        out += fences
+    return out
+
+
+def _judge_drift(state: State, held: Baseline, profiles: Profiles, closed_before: int) -> list[drift.Drift]:
+    """Judge the windows that have closed, each once; what comes for one later is profiled, and not judged again."""
+    if state.next_window is None:
+        state.next_window = held.windows[-1] + 1
+    for key, one in profiles.items():
+        if key[0] >= state.next_window - 1:
+            state.open[key] = profile.merged(state.open[key], one) if key in state.open else one
+    buckets = DAY_MINUTES // held.shape.window_minutes
+    closed = sorted({key[0] for key in state.open if state.next_window <= key[0] < closed_before})
+    found = drift.compare(drift.pairs(closed, state.open, held.reference, buckets))
+    state.next_window = max(state.next_window, closed_before)
+    state.open = {key: one for key, one in state.open.items() if key[0] >= state.next_window - 1}
+    return found
+
+
+def _finished_state(spark: SparkSession, settings: Settings, look: int, every: Iterable[tables.Table]) -> list[Row]:
+    """The newest state of a look before this one. What a look of this number wrote that did not come to its end is taken away: it
+    wrote its state first."""
+    rows = spark.table(settings.table("monitor_state"))
+    looks = sorted(row["look"] for row in rows.select("look").distinct().collect())
+    if looks and looks[-1] >= look:
+        for table in every:
+            spark.sql(f"DELETE FROM {settings.table(table.name)} WHERE look >= {look}")
+    before = [number for number in looks if number < look]
+    return rows.where(F.col("look") == before[-1]).collect() if before else []
+
+
+def _write(
+    spark: SparkSession,
+    settings: Settings,
+    contract: Contract,
+    look: int,
+    now: datetime,
+    state: State,
+    held: Baseline | None,
+    made: Baseline | None,
+    profiles: Profiles,
+    judged: list[drift.Drift],
+    anomalies: list[Anomaly],
+    outside: DataFrame | None,
+) -> dict[str, int]:
+    """Write the rows of this look; returns how many findings there are of each kind."""
+    common = {"look": look, "run_id": settings.run_id, "table_name": SILVER}
+    minutes = settings.window_minutes
+    findings: dict[str, int] = {}
+
+    def add_rows(table: tables.Table, rows: list[dict[str, Any]]) -> None:
+        if rows:
+            tables.append_rows(spark, settings, table, rows)
+
+    # First: by it the next look knows that there is something to take away, should this one not come to its end.
+    if profiles or judged or anomalies or made:
+        add_rows(tables.MONITOR_STATE, _state_rows(state, look, now))
+    if made:
+        add_rows(tables.BASELINES, [made.to_row(look, settings.run_id, now)])
+    add_rows(tables.PROFILE_METRICS, [{**common, **_profile_row(one, held, minutes)} for one in profiles.values()])
+    add_rows(tables.DRIFT_METRICS, [{**common, **_drift_row(one, held, minutes)} for one in judged])
+    add_rows(tables.ANOMALY_LOGS, [{**common, **_anomaly_row(one, now)} for one in anomalies])
+    if outside is not None:
+        logged = outside.select(
+            F.lit(look).cast("long").alias("look"),
+            F.lit(settings.run_id).alias("run_id"),
+            F.lit(SILVER).alias("table_name"),
+            "detector",
+            F.lit("outlier").alias("anomaly_type"),
+            F.col("column_name").alias("series"),
+            "slice",
+            F.col("event_id").cast("string").alias("event_id"),
+            "event_time",
+            F.lit(None).cast("timestamp").alias("window_start"),
+            F.lit(None).cast("timestamp").alias("window_end"),
+            "observed",
+            "expected",
+            "score",
+            "threshold",
+            F.when(F.abs("score") >= 2 * F.col("threshold"), "warning").otherwise("info").alias("severity"),
+            F.lit(now).alias("detected_at"),
+        )
+        findings["outlier"] = tables.append(settings, "anomaly_logs", logged)
+    for one in anomalies:
+        findings[one.anomaly_type] = findings.get(one.anomaly_type, 0) + 1
+    findings["drift"] = sum(bool(one.is_drift) for one in judged)
+    return {kind: count for kind, count in findings.items() if count}
+
+
+def _profile_row(one: ColumnProfile, held: Baseline | None, minutes: int) -> dict[str, Any]:
+    raw = one.raw if one.raw and one.raw.records else None
+    return {
+        "window_start": baselines.start_of(one.window, minutes),
+        "window_end": baselines.start_of(one.window + 1, minutes),
+        "slice": one.slice,
+        "column_name": one.column,
+        "baseline_id": held.baseline_id if held else None,
+        "records": one.records,
+        "nulls": one.nulls,
+        "distinct_count": one.distinct,
+        "distinct_sketch": one.sketch,
+        "avg": raw.mean if raw else None,
+        "stddev": raw.std if raw else None,
+        "min": raw.lowest if raw else None,
+        "max": raw.highest if raw else None,
+        "quantiles": {f"p{100 * q:02.0f}": raw.quantile(q) for q in _QUANTILES} if raw and len(raw.edges) else None,
+        "bin_counts": [int(count) for count in raw.count] if raw and len(raw.edges) else None,
+        "category_counts": one.categories,
+    }
+
+
+def _drift_row(one: drift.Drift, held: Baseline, minutes: int) -> dict[str, Any]:
+    return {
+        "window_start": baselines.start_of(one.window, minutes),
+        "window_end": baselines.start_of(one.window + 1, minutes),
+        "column_name": one.column,
+        "slice": one.slice,
+        "comparison": one.comparison,
+        "baseline_id": held.baseline_id,
+        "metric": one.metric,
+        "value": one.value,
+        "p_value": one.p_value,
+        "threshold": one.threshold,
+        "records": one.records,
+        "compared_records": one.compared_records,
+        "status": "unknown" if one.is_drift is None else "drift" if one.is_drift else "ok",
+        "is_drift": one.is_drift,
+        "severity": one.severity,
+    }
+
+
+def _anomaly_row(one: Anomaly, now: datetime) -> dict[str, Any]:
+    severity = "critical" if one.anomaly_type == "missing_pattern" and one.slice == ALL else "warning"
+    return {
+        "detector": one.detector,
+        "anomaly_type": one.anomaly_type,
+        "series": one.series,
+        "slice": one.slice,
+        "event_time": baselines.start_of(one.start, 1),
+        "window_start": baselines.start_of(one.start, 1),
+        "window_end": baselines.start_of(one.end, 1),
+        "observed": one.observed,
+        "expected": one.expected,
+        "score": one.score,
+        "threshold": one.threshold,
+        "severity": severity,
+        "detected_at": now,
+    }
+
+
+def _state_rows(state: State, look: int, now: datetime) -> list[dict[str, Any]]:
+    parts = [("arrivals", name, watch.to_json()) for name, watch in state.watches.items()]
+    parts += [("values", f"{column}/{name}", memory.to_json()) for (column, name), memory in state.memories.items()]
+    parts += [("drift", "", {"next_window": state.next_window, "open": [profile.to_json(one) for one in state.open.values()]})]
+    parts += [("clock", "", {"last_minute": state.last_minute})]
+    return [
+        {"look": look, "detector": detector, "slice": name, "state": json.dumps(held), "updated_at": now} for detector, name, held in parts
+    ]
+
+
+def _state_from(rows: list[Row], held: Baseline | None) -> State:
+    """What the rows remember; memories and open windows only if they were made by the baseline that is in force."""
+    state = State()
+    for row in rows:
+        content = json.loads(row["state"])
+        if row["detector"] == "arrivals":
+            state.watches[row["slice"]] = Watch.from_json(content)
+        elif row["detector"] == "clock":
+            state.last_minute = content["last_minute"]
+        elif held and row["detector"] == "values":
+            column, name = row["slice"].split("/", 1)
+            state.memories[column, name] = values.Memory.from_json(content, _scaled_edges(held.shape, column))
+        elif held and row["detector"] == "drift":
+            state.next_window = content["next_window"]
+            opened = [profile.from_json(one, held.shape) for one in content["open"]]
+            state.open = {one.key: one for one in opened}
+    return state
+
+
+def _scaled_edges(shape: Shape, column: str) -> np.ndarray:
+    return shape.scaled(column, np.array(shape.edges.get(column, ())))
