@@ -11,4 +11,4 @@ def centre_and_scale(memory: Summary) -> tuple[float, float]:
     """The middle of the quartiles and their distance: a quartile itself is 0.5 away. Without a distance the standard deviation."""
     low, high = memory.quantile(0.25), memory.quantile(0.75)
     scale = high - low
-    return (low + high) / 2, scale if scale > 1e-12 * max(1.0, abs(low)) else memory.std
+    return (low + high) / 2, scale if scale > memory.std / 1000 else memory.std

@@ -1,7 +1,7 @@
 """How many arrivals a minute are usual at this time of day? And by how much does a minute depart from that?"""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -12,6 +12,14 @@ _ENOUGH_MINUTES = 90  # of an hour of day: it was seen on two days
 _LEVEL_FADING = 0.5 ** (1 / 3)  # per hour: how busy the last hours were against the usual
 _LEVEL_PRIOR = 60.0
 _LEVELS = (0.5, 2.0)
+
+
+class Expected(NamedTuple):
+    """Arrivals to expect by minute. Where a stream falls asleep within a minute the line is wrong, so the hour's own mean bounds it."""
+
+    usual: np.ndarray
+    at_least: np.ndarray
+    at_most: np.ndarray
 
 
 @dataclass(eq=False)
@@ -25,7 +33,7 @@ class Rhythm:
     usual: float = 0.0
     """Arrivals of the last hours, and how many were usual then."""
 
-    def expected(self, minutes: np.ndarray) -> np.ndarray:
+    def expected(self, minutes: np.ndarray) -> "Expected":
         """Arrivals to expect in each of these minutes (since 1970); NaN at an hour of day not seen on two days yet.
 
         Between the middles of two hours on a straight line, and raised or lowered, by a factor of 2 at most, as the last hours were.
@@ -36,10 +44,10 @@ class Rhythm:
         known = self.weights >= _ENOUGH_MINUTES
         first, second = before % HOURS, (before + 1) % HOURS
         here = minutes // MINUTES % HOURS
-        own = self.rates[here]
-        on_line = self.rates[first] * (1 - share) + self.rates[second] * share
-        rates = np.where(known[first] & known[second], on_line, own)
-        return np.where(known[here], rates * self.level, np.nan)
+        own = np.where(known[here], self.rates[here] * self.level, np.nan)
+        on_line = (self.rates[first] * (1 - share) + self.rates[second] * share) * self.level
+        usual = np.where(known[first] & known[second] & known[here], on_line, own)
+        return Expected(usual, np.minimum(own, usual), np.maximum(own, usual))
 
     @property
     def level(self) -> float:

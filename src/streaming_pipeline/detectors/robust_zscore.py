@@ -11,4 +11,4 @@ _GAUSSIAN = 0.6744897501960817
 def centre_and_scale(memory: Summary) -> tuple[float, float]:
     """Median and MAD / 0.6745; where more than half of the values are the same, so that the MAD is 0, the standard deviation."""
     scale = memory.mad() / _GAUSSIAN
-    return memory.quantile(0.5), scale if scale > 1e-12 * max(1.0, abs(memory.quantile(0.5))) else memory.std
+    return memory.quantile(0.5), scale if scale > memory.std / 1000 else memory.std

@@ -20,7 +20,8 @@ _NO_DETECTOR = "no detector looks for it yet"
 _FINDINGS = {
     "spike": ("anomaly_logs", "anomaly_type = 'spike'"),
     "gap": ("anomaly_logs", "anomaly_type = 'missing_pattern'"),
-    "drift": ("drift_metrics", "is_drift"),
+    # Where a drift ends the window before looks other too.
+    "drift": ("drift_metrics", "is_drift AND comparison = 'baseline'"),
 }
 
 

@@ -48,6 +48,8 @@ class Watch:
     next_minute: int | None = None
     """The first minute that was not judged yet."""
     quiet: gap.Gap | None = None
+    spiking: list[Anomaly] = field(default_factory=list)
+    """Spikes that may go on."""
     waiting: dict[int, int] = field(default_factory=dict)
     """Arrivals of minutes that were not over."""
 
@@ -76,32 +78,34 @@ class Watch:
         for block in hours(minutes):
             found += self._spikes(slice_name, minutes[block], counts[block], gaps)
         ended = [*gaps, *([self.quiet] if self.quiet and self.quiet.is_finding else [])]
-        return [*joined(found), *(_gap_finding(slice_name, silence) for silence in ended)]
+        spikes = joined([*self.spiking, *found])
+        told, self.spiking = self.spiking, [spike for spike in spikes if spike.end >= self.next_minute - _BREAK]
+        return [*(spike for spike in spikes if spike not in told), *(_gap_finding(slice_name, silence) for silence in ended)]
 
     def _spikes(self, slice_name: str, minutes: np.ndarray, counts: np.ndarray, gaps: list[gap.Gap]) -> list[Anomaly]:
         """Judge one hour, then learn from its usual minutes."""
         expected = self.rhythm.expected(minutes)
-        silences, doubtful, self.quiet = gap.runs(minutes, counts, expected, self.dispersion, self.quiet)
+        silences, doubtful, self.quiet = gap.runs(minutes, counts, expected.at_least, self.dispersion, self.quiet)
         gaps += silences
         found, strange = [], doubtful
-        distance = residuals(counts, expected)
+        distance = residuals(counts, expected.usual)
         for name, detector in DETECTORS.items():
             memory = self.short if name == "moving_average" else self.long
-            if memory.records < _ENOUGH_RESIDUALS * (0.5 if memory is self.short else 1) or np.isnan(expected).all():
+            if memory.records < _ENOUGH_RESIDUALS * (0.5 if memory is self.short else 1) or np.isnan(expected.usual).all():
                 continue
             centre, scale = detector.centre_and_scale(memory)
             threshold = detector.THRESHOLD * _SPIKE_THRESHOLD / 4.5
             score = (distance - centre) / max(scale, 1.0 if name != "iqr" else 1.35)
-            high = (score >= threshold) & (counts >= _SPIKE_FACTOR * expected)
+            high = (score >= threshold) & (counts >= _SPIKE_FACTOR * expected.at_most)
             strange = strange | high
             found += [
                 Anomaly(name, "spike", "arrivals", slice_name, minute, minute + 1, count, usual, value, threshold)
                 for minute, count, usual, value in zip(
-                    *(column[high].tolist() for column in (minutes, counts, expected, score)), strict=True
+                    *(column[high].tolist() for column in (minutes, counts, expected.usual, score)), strict=True
                 )
             ]
         usual = ~strange
-        self.rhythm.learn(minutes[usual], counts[usual], expected[usual])
+        self.rhythm.learn(minutes[usual], counts[usual], expected.usual[usual])
         learnt = Summary.of(distance[usual], _EDGES)
         share = len(minutes) / MINUTES
         self.long = self.long.faded(0.5 ** (share / 168)).merge(learnt)
@@ -110,7 +114,7 @@ class Watch:
 
     def silence_allowed(self, since: int) -> float | None:
         """After how many seconds without arrivals from the minute `since` on a silence is a finding, if it is known."""
-        ahead = self.rhythm.expected(np.arange(since, since + 7 * 24 * MINUTES))
+        ahead = self.rhythm.expected(np.arange(since, since + 7 * 24 * MINUTES)).at_least
         return gap.seconds_until_finding(since, ahead, self.dispersion)
 
     def to_json(self) -> dict[str, Any]:
@@ -121,6 +125,7 @@ class Watch:
             "short": self.short.to_json(),
             "next_minute": self.next_minute,
             "quiet": vars(self.quiet) if self.quiet else None,
+            "spiking": [vars(spike) for spike in self.spiking],
             "waiting": list(self.waiting.items()),
         }
 
@@ -133,6 +138,7 @@ class Watch:
             Summary.from_json(held["short"], _EDGES),
             held["next_minute"],
             gap.Gap(**held["quiet"]) if held["quiet"] else None,
+            [Anomaly(**spike) for spike in held["spiking"]],
             dict(map(tuple, held["waiting"])),
         )
 

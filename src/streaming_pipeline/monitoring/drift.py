@@ -4,23 +4,26 @@ An alarm needs all three: enough rows, a p-value that survives the number of tes
 enough to matter. Windows are compared with the same time of day of the baseline, since much changes with it each day.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import reduce
 
 import numpy as np
 
+from streaming_pipeline.detectors.summary import Summary
 from streaming_pipeline.monitoring import statistics
 from streaming_pipeline.monitoring.baseline import MIN_RECORDS
 from streaming_pipeline.monitoring.profile import ALL, ColumnProfile, Profiles
 
-ALPHA = 0.01
+ALPHA = 0.001
+"""Of a look. An hourly stream has 168 looks a week."""
 _OUTER = 0.01
 THRESHOLDS = {
     "psi": (0.1, 0.25),
     "ks": (0.15, 0.25),
     "mean_shift": (0.3, 1.0),
     "std_ratio": (1.4, 2.0),
-    "category_psi": (0.1, 0.25),
+    "category_psi": (0.25, 0.5),
     "null_pct_change": (1.0, 10.0),
 }
 """Metric → from which size on a change is a warning, and critical. Mean in standard deviations, nulls in percentage points."""
@@ -54,21 +57,44 @@ class Pair:
     comparison: str
 
 
+Slices = Mapping[tuple[str, str], ColumnProfile]
+"""(slice, column) → profile, of one window."""
+
+
 def pairs(windows: Iterable[int], profiles: Profiles, baseline: Profiles, buckets: int) -> list[Pair]:
     """Each window of each slice and column beside the baseline of its time of day (`baseline` is keyed by it), and beside the window
     before it."""
     out = []
     wanted = set(windows)
+    held: dict[tuple[int, int], dict[tuple[str, str], ColumnProfile]] = {}
+    for source in (profiles, baseline):
+        for (window, slice_name, column), one in source.items():
+            if slice_name != ALL:
+                held.setdefault((id(source), window), {})[slice_name, column] = one
+    by_slice = lambda source, window: held.get((id(source), window), {})  # noqa: E731
     for (window, slice_name, column), now in sorted(profiles.items()):
         if window not in wanted:
             continue
-        for comparison, then in (
-            ("baseline", baseline.get((window % buckets, slice_name, column))),
-            ("previous", profiles.get((window - 1, slice_name, column))),
-        ):
+        for comparison, reference, place in (("baseline", baseline, window % buckets), ("previous", profiles, window - 1)):
+            then = reference.get((place, slice_name, column))
             if then is not None:
-                out.append(Pair(now, then, comparison))
+                out.append(Pair(now, _in_the_mix_of(now, then, by_slice(profiles, window), by_slice(reference, place)), comparison))
     return out
+
+
+def _in_the_mix_of(now: ColumnProfile, then: ColumnProfile, slices_now: Slices, slices_then: Slices) -> ColumnProfile:
+    """For all slices together: `then` with its slices in the shares that they have now, so that a change of the mix alone, which
+    `category_psi` tells of, is no drift of every number. (Direct standardisation; its weight is the effective sample size, Kish 1965.)"""
+    if now.slice != ALL or now.raw is None or then.raw is None:
+        return then
+    parts = [(slices_now[key], slices_then.get(key)) for key in slices_now if key[1] == now.column and slices_now[key].raw is not None]
+    if len(parts) < 2 or any(old is None or old.raw is None or old.raw.records < 1 for _, old in parts):
+        return then
+    weights = np.array([new.raw.records / old.raw.records for new, old in parts])
+    sizes = np.array([old.raw.records for _, old in parts])
+    weights *= (weights @ sizes) / (weights**2 @ sizes)
+    mixed = reduce(Summary.merge, [old.raw.faded(weight) for weight, (_, old) in zip(weights.tolist(), parts, strict=True)])
+    return replace(then, raw=mixed)
 
 
 def compare(compared: Sequence[Pair]) -> list[Drift]:

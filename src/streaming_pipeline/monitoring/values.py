@@ -20,7 +20,8 @@ from streaming_pipeline.monitoring import profile
 from streaming_pipeline.monitoring.profile import ColumnProfile, Shape
 
 MIN_RECORDS = 300
-"""With fewer remembered there are no fences."""
+MIN_RECORDS_SHORT = 100
+"""With fewer remembered, of days and of hours, there are no fences."""
 _ENOUGH_OF_AN_HOUR = 1_000
 
 
@@ -57,7 +58,7 @@ class Memory:
             memory = self.short if name == "moving_average" else self.long
             if memory is self.long and of_hour is not None and of_hour.records >= _ENOUGH_OF_AN_HOUR:
                 memory = of_hour
-            if memory.records < MIN_RECORDS:
+            if memory.records < (MIN_RECORDS_SHORT if memory is self.short else MIN_RECORDS):
                 continue
             centre, scale = detector.centre_and_scale(memory)
             if np.isfinite(centre) and scale > 0:

@@ -1,0 +1,206 @@
+"""A look's findings in the tables: what was put in is found, nothing else is, and looks in parts tell what one look tells."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from bronze_rows import shipped_contract, with_field
+from pyspark.sql import functions as F
+
+from streaming_pipeline import synthetic, tables
+from streaming_pipeline.contract import load_contract
+from streaming_pipeline.monitoring import baseline
+from streaming_pipeline.monitoring.detection import detect
+
+START = datetime(2026, 3, 2, tzinfo=UTC)
+DAYS = 14
+WINDOW_FAULTS = ["outlier", "spike", "gap", "drift"]
+
+
+def fill_silver(spark, settings, generated, **more):
+    """Silver as the pipeline would make it of these events (none of them spoilt); returns their columns, in the order of arrival."""
+    contract = load_contract(settings.contract_path)
+    tables.create_missing(spark, settings, tables.all_tables(contract))
+    order = np.argsort(generated.arrival_ms, kind="stable")
+    names = np.array([kind.name for kind in synthetic.TYPES])
+    columns = {
+        "event_id": (generated.first_id + order).astype(str),
+        "event_type": names[generated.type_index[order]],
+        "time_ms": generated.time_ms[order],
+        "value": generated.value[order].astype(float),
+        "arrival_ms": generated.arrival_ms[order],
+        "offset": np.arange(len(order)),
+        **more,
+    }
+    held = tables.silver_events(contract)
+    rows = spark.createDataFrame(pa.table({name: pa.array(values, from_pandas=True) for name, values in columns.items()})).select(
+        "*",
+        F.timestamp_millis("time_ms").alias("timestamp"),
+        F.timestamp_millis("arrival_ms").alias("kafka_timestamp"),
+        F.to_date(F.timestamp_millis("time_ms")).alias("event_date"),
+        F.lit("a").alias("topic_id"),
+        F.lit("events").alias("topic"),
+        F.lit(0).alias("partition"),
+        F.lit("f").alias("contract_fingerprint"),
+        F.current_timestamp().alias("processed_at"),
+    )
+    rows.select(*held.column_names).write.format("delta").mode("append").saveAsTable(settings.table("silver_events"))
+    return columns
+
+
+def look_at(spark, settings, columns, borders):
+    """Looks at the arrivals between these places of the columns, each just behind its last arrival."""
+    contract = load_contract(settings.contract_path)
+    silver = spark.table(settings.table("silver_events"))
+    for number, (begin, end) in enumerate(pairwise(borders), 1):
+        now = datetime.fromtimestamp(columns["arrival_ms"][end - 1] / 1000 + 1, UTC)
+        new = silver.where(f"offset >= {begin} AND offset < {end}") if end > begin else None
+        last = detect(spark, settings, contract, new, number, now, waiting=0)
+    return last
+
+
+def held(spark, settings, name, condition="TRUE"):
+    return spark.table(settings.table(name)).where(condition).toArrow().to_pylist()
+
+
+def overlaps(row, line):
+    return row["window_start"] < datetime.fromisoformat(line["window_end"]) + timedelta(minutes=3) and row[
+        "window_end"
+    ] > datetime.fromisoformat(line["window_start"])
+
+
+@pytest.fixture
+def faulty(spark, offline_settings):
+    generated = synthetic.generate(100_000, seed=3, start=START, duration=timedelta(days=DAYS), faults=WINDOW_FAULTS)
+    return generated, fill_silver(spark, offline_settings, generated)
+
+
+def test_each_fault_is_found_and_nothing_else(spark, offline_settings, faulty):
+    generated, columns = faulty
+    look_at(spark, offline_settings, columns, [0, len(columns["offset"])])
+    truth = {line["kind"]: line for line in generated.truth}
+    drifts = held(spark, offline_settings, "drift_metrics", "is_drift AND comparison = 'baseline'")
+    assert [row for row in drifts if not overlaps(row, truth["drift"])] == []
+    day = truth["drift"]["window_start"][:10]
+    judged = held(spark, offline_settings, "drift_metrics", f"metric = 'psi' AND slice = '*' AND date(window_start) = '{day}'")
+    judged = [row for row in judged if row["comparison"] == "baseline" and row["status"] != "unknown"]
+    assert len(judged) >= 20 and all(row["is_drift"] for row in judged)
+    for kind, anomaly_type in (("spike", "spike"), ("gap", "missing_pattern")):
+        found = held(spark, offline_settings, "anomaly_logs", f"anomaly_type = '{anomaly_type}'")
+        assert found and all(overlaps(row, truth[kind]) for row in found)
+    # Outliers: those behind the baseline, all of them, and next to none that are none. The demo's usual values end at four spreads.
+    (made,) = held(spark, offline_settings, "baselines")
+    begins = max(made["windows"]) + timedelta(hours=1)
+    is_behind = {name: at >= begins.timestamp() * 1000 for name, at in zip(columns["event_id"].tolist(), columns["time_ms"], strict=True)}
+    put_in = {line["event_id"] for line in generated.truth if line["kind"] == "outlier" and is_behind[line["event_id"]]}
+    for detector in ("zscore", "robust_zscore", "iqr", "moving_average"):
+        found = {
+            row["event_id"] for row in held(spark, offline_settings, "anomaly_logs", f"event_id IS NOT NULL AND detector = '{detector}'")
+        }
+        assert len(found & put_in) >= 0.99 * len(put_in)
+        assert len(found - put_in) <= 0.0002 * len(columns["event_id"])
+
+
+def test_looks_in_parts_tell_what_one_look_tells(spark, offline_settings, faulty):
+    _, columns = faulty
+    size = len(columns["offset"])
+    borders = [0, 1, 9_000, 9_000, 40_123, 77_000, size]
+    look_at(spark, offline_settings, columns, borders)
+    profiles = held(spark, offline_settings, "profile_metrics", "column_name = 'value' AND baseline_id IS NOT NULL")
+    (made,) = held(spark, offline_settings, "baselines")
+    edges = np.array(dict(made["edges"])["value"])
+    window = columns["time_ms"] // 3_600_000
+    first_place = borders[made["look"] - 1]
+    by_window = {}
+    for row in profiles:
+        by_window.setdefault((int(row["window_start"].timestamp()) // 3600, row["slice"]), []).append(row)
+    checked = 0
+    for (number, slice_name), rows in by_window.items():
+        chosen = (window == number) & (np.arange(size) >= first_place)
+        if slice_name != "*":
+            chosen &= columns["event_type"] == slice_name
+        values = columns["value"][chosen]
+        assert sum(row["records"] for row in rows) == len(values)
+        assert np.array_equal(
+            sum(np.array(row["bin_counts"]) for row in rows), np.bincount(np.searchsorted(edges, values), minlength=len(edges) + 1)
+        )
+        weights = [row["records"] for row in rows]
+        mean = np.average([row["avg"] for row in rows], weights=weights)
+        square = np.average([row["stddev"] ** 2 + row["avg"] ** 2 for row in rows], weights=weights)
+        assert mean == pytest.approx(values.mean(), rel=1e-9)
+        assert square - mean**2 == pytest.approx(values.var(), rel=1e-9)
+        assert (min(row["min"] for row in rows), max(row["max"] for row in rows)) == (values.min(), values.max())
+        quantiles = dict(rows[0]["quantiles"])
+        if len(rows) == 1:
+            largest = max(rows[0]["bin_counts"]) / len(values)
+            assert all(abs((values <= quantiles[f"p{q:02}"]).mean() - q / 100) <= largest for q in (5, 25, 50, 75, 95))
+        checked += len(rows) > 1
+    assert checked >= 4  # windows that two looks have seen
+    # Every window that has closed was judged once.
+    judged = held(spark, offline_settings, "drift_metrics", "metric = 'ks' AND slice = '*' AND comparison = 'baseline'")
+    starts = [row["window_start"] for row in judged]
+    assert len(starts) == len(set(starts)) and min(starts) == max(made["windows"]) + timedelta(hours=1)
+    assert max(starts) == START + timedelta(days=DAYS, hours=-2)
+    # Distinct values, merged in SQL: ids exactly, values to a few per cent.
+    sql = f"""SELECT column_name, sum(distinct_count) AS counted, hll_sketch_estimate(hll_union_agg(distinct_sketch)) AS estimated
+        FROM {offline_settings.table("profile_metrics")} WHERE slice = '*' GROUP BY column_name"""
+    distinct = {row["column_name"]: row for row in spark.sql(sql).collect()}
+    assert distinct["event_id"]["counted"] == size
+    assert distinct["value"]["estimated"] == pytest.approx(len(np.unique(columns["value"])), rel=0.1)
+
+
+def test_a_look_that_did_not_come_to_its_end_is_made_again_and_tells_nothing_twice(spark, offline_settings, faulty):
+    _, columns = faulty
+    size = len(columns["offset"])
+    contract = shipped_contract()
+    silver = spark.table(offline_settings.table("silver_events"))
+    names = ("profile_metrics", "drift_metrics", "anomaly_logs", "monitor_state", "baselines")
+    now = datetime.fromtimestamp(columns["arrival_ms"][-1] / 1000 + 1, UTC)
+    first = silver.where("offset < 50000")
+    middle = datetime.fromtimestamp(columns["arrival_ms"][49_999] / 1000 + 1, UTC)
+    detect(spark, offline_settings, contract, first, 1, middle, waiting=0)
+    counts = []
+    for _ in range(2):
+        detect(spark, offline_settings, contract, silver.where("offset >= 50000"), 2, now, waiting=0)
+        counts.append({name: len(held(spark, offline_settings, name)) for name in names})
+    assert counts[0] == counts[1] and all(counts[0].values())
+    records = held(spark, offline_settings, "profile_metrics", "slice = '*' AND column_name = 'event_id'")
+    assert sum(row["records"] for row in records) == size
+
+
+def test_fields_that_may_be_empty_and_times_that_cannot_be(spark, offline_settings, tmp_path):
+    changed = replace(with_field(offline_settings, tmp_path, "channel"), baseline_windows=3)
+    generated = synthetic.generate(3_000, seed=1, start=START, duration=timedelta(hours=6), faults=[])
+    size = len(generated.time_ms)
+    generated.arrival_ms[0] = 0  # a producer that knows no time
+    generated.arrival_ms[-1] = int(datetime(2999, 1, 1, tzinfo=UTC).timestamp() * 1000)
+    values = [None if n % 4 == 0 else f"c{n % 700}" for n in range(size)]
+    columns = fill_silver(spark, changed, generated, channel=values)
+    contract = load_contract(changed.contract_path)
+    now = START + timedelta(hours=6)
+    detect(spark, changed, contract, spark.table(changed.table("silver_events")), 1, now, waiting=0)
+    rows = held(spark, changed, "profile_metrics", "column_name = 'channel' AND slice = '*'")
+    assert (sum(row["records"] for row in rows), sum(row["nulls"] for row in rows)) == (size, sum(v is None for v in values))
+    assert held(spark, changed, "anomaly_logs") == []
+    assert len(columns["offset"]) == size
+
+
+def test_the_baseline_is_the_first_clean_windows():
+    counts = dict.fromkeys(range(10), 500) | {2: 20, 3: 5_000, 5: 99}
+    assert baseline.choose_windows(counts, 10, [range(6, 7)], 4) == (0, 1, 4, 7)
+    assert baseline.choose_windows(counts, 10, [range(6, 7)], 6) == (0, 1, 4, 7, 8, 9)
+    assert baseline.choose_windows(counts, 10, [range(6, 7)], 7) is None
+    assert baseline.choose_windows(counts, 8, [], 7) is None
+
+
+def test_skewed_values_are_seen_on_a_logarithmic_scale_and_others_as_they_are():
+    rng = np.random.default_rng(0)
+    shares = baseline._SHARES
+    lognormal, gaussian = (np.quantile(values, shares) for values in (rng.lognormal(7, 0.5, 50_000), rng.normal(100, 5, 50_000)))
+    assert baseline.lay_bins(lognormal)[1] == pytest.approx(np.exp(7) / 10, rel=0.02)
+    assert baseline.lay_bins(gaussian)[1] is None
+    edges, scale = baseline.lay_bins(np.full(len(shares), 7.0))
+    assert scale is None and 7.0 in edges and list(edges) == sorted(set(edges))
