@@ -2,8 +2,8 @@
 # MAGIC %md
 # MAGIC # 03 · Monitor silver
 # MAGIC Is every record accounted for, how fresh and how late are events, does anything wait on the topic? One row of `monitor_logs`.
-# MAGIC What is new is profiled (`profile_metrics`), compared with its baseline (`drift_metrics`), and searched for strange events, spikes and
-# MAGIC silences (`anomaly_logs`).
+# MAGIC What is new is profiled (`profile_metrics`), compared with its baseline (`drift_metrics`), and searched for strange events,
+# MAGIC spikes and silences (`anomaly_logs`).
 # MAGIC
 # MAGIC | parameter | meaning |
 # MAGIC |---|---|

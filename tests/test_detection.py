@@ -1,5 +1,6 @@
 """A look's findings in the tables: what was put in is found, nothing else is, and looks in parts tell what one look tells."""
 
+import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -12,7 +13,8 @@ from pyspark.sql import functions as F
 
 from streaming_pipeline import synthetic, tables
 from streaming_pipeline.contract import load_contract
-from streaming_pipeline.monitoring import baseline
+from streaming_pipeline.errors import PipelineError, UsageError
+from streaming_pipeline.monitoring import baseline, schema
 from streaming_pipeline.monitoring.detection import detect
 
 START = datetime(2026, 3, 2, tzinfo=UTC)
@@ -58,7 +60,7 @@ def look_at(spark, settings, columns, borders):
     for number, (begin, end) in enumerate(pairwise(borders), 1):
         now = datetime.fromtimestamp(columns["arrival_ms"][end - 1] / 1000 + 1, UTC)
         new = silver.where(f"offset >= {begin} AND offset < {end}") if end > begin else None
-        last = detect(spark, settings, contract, new, number, now, waiting=0)
+        last = detect(spark, settings, contract, new, None, number, now, waiting=0)
     return last
 
 
@@ -161,10 +163,10 @@ def test_a_look_that_did_not_come_to_its_end_is_made_again_and_tells_nothing_twi
     now = datetime.fromtimestamp(columns["arrival_ms"][-1] / 1000 + 1, UTC)
     first = silver.where("offset < 50000")
     middle = datetime.fromtimestamp(columns["arrival_ms"][49_999] / 1000 + 1, UTC)
-    detect(spark, offline_settings, contract, first, 1, middle, waiting=0)
+    detect(spark, offline_settings, contract, first, None, 1, middle, waiting=0)
     counts = []
     for _ in range(2):
-        detect(spark, offline_settings, contract, silver.where("offset >= 50000"), 2, now, waiting=0)
+        detect(spark, offline_settings, contract, silver.where("offset >= 50000"), None, 2, now, waiting=0)
         counts.append({name: len(held(spark, offline_settings, name)) for name in names})
     assert counts[0] == counts[1] and all(counts[0].values())
     records = held(spark, offline_settings, "profile_metrics", "slice = '*' AND column_name = 'event_id'")
@@ -181,7 +183,7 @@ def test_fields_that_may_be_empty_and_times_that_cannot_be(spark, offline_settin
     columns = fill_silver(spark, changed, generated, channel=values)
     contract = load_contract(changed.contract_path)
     now = START + timedelta(hours=6)
-    detect(spark, changed, contract, spark.table(changed.table("silver_events")), 1, now, waiting=0)
+    detect(spark, changed, contract, spark.table(changed.table("silver_events")), None, 1, now, waiting=0)
     rows = held(spark, changed, "profile_metrics", "column_name = 'channel' AND slice = '*'")
     assert (sum(row["records"] for row in rows), sum(row["nulls"] for row in rows)) == (size, sum(v is None for v in values))
     assert held(spark, changed, "anomaly_logs") == []
@@ -204,3 +206,57 @@ def test_skewed_values_are_seen_on_a_logarithmic_scale_and_others_as_they_are():
     assert baseline.lay_bins(gaussian)[1] is None
     edges, scale = baseline.lay_bins(np.full(len(shares), 7.0))
     assert scale is None and 7.0 in edges and list(edges) == sorted(set(edges))
+
+
+def test_a_field_that_comes_goes_or_changes_its_type_is_told_once_or_while_it_lasts():
+    known = schema.Known()
+    usual = {(hour, reason): 2 for hour in range(5) for reason in ("wrong_type:value", "missing:event_type", "*")}
+    assert schema.changes(known, [], usual, dict.fromkeys(range(5), 1_000), 60) == []
+    at = datetime(1970, 1, 1, 6, 20, tzinfo=UTC)
+    slip, field = schema.UnknownField("chanel", 1, at), schema.UnknownField("channel", 700, at)
+    broken = {(6, "wrong_type:value"): 400, (6, "*"): 402, (6, "missing:event_type"): 2, (7, "wrong_type:value"): 15, (7, "*"): 15}
+    (added, retyped) = schema.changes(known, [slip, field], broken, {6: 600, 7: 50}, 60)
+    assert (added.column, added.metric, added.window, added.records) == ("channel", "schema_added", 6, 700)
+    assert (retyped.column, retyped.metric, retyped.window, retyped.severity) == ("value", "schema_retyped", 6, "critical")
+    assert retyped.value == pytest.approx(100 * 400 / 1002)
+    gone = {(8, "missing:event_type"): 1_000, (8, "*"): 1_000}
+    (removed,) = schema.changes(schema.Known(**json.loads(json.dumps(known.to_json()))), [field], gone, {}, 60)
+    assert (removed.column, removed.metric, removed.value) == ("event_type", "schema_removed", 100)
+    # The slip becomes a field when it comes again and again.
+    slip = schema.UnknownField("chanel", 2, at)
+    assert [one.column for one in schema.changes(known, [slip], {}, {9: 100}, 60)] == ["chanel"]
+
+
+def test_a_new_baseline_is_a_command_and_in_force_from_the_next_look_on(spark, offline_settings):
+    """Values move for good on the fifth day: drift until a new baseline is set, and none behind it."""
+    settings = replace(offline_settings, baseline_windows=48)
+    generated = synthetic.generate(60_000, seed=5, start=START, duration=timedelta(days=7), faults=[])
+    moved = generated.time_ms >= (START + timedelta(days=4)).timestamp() * 1000
+    generated.value[moved] = np.rint(generated.value[moved] * 1.6).astype(np.int64)
+    columns = fill_silver(spark, settings, generated)
+    contract, silver = shipped_contract(), spark.table(settings.table("silver_events"))
+    border = int(np.searchsorted(columns["arrival_ms"], (START + timedelta(days=6)).timestamp() * 1000))
+    at = lambda place: datetime.fromtimestamp(columns["arrival_ms"][place] / 1000 + 1, UTC)  # noqa: E731
+    detect(spark, settings, contract, silver.where(f"offset < {border}"), None, 1, at(border - 1), waiting=0)
+    psi = "metric = 'psi' AND slice = '*' AND comparison = 'baseline'"
+    assert {row["is_drift"] for row in held(spark, settings, "drift_metrics", f"{psi} AND window_start >= '2026-03-06'")} == {True}
+
+    begin, end = (str(START + timedelta(days=days)) for days in (4, 6))
+    made = baseline.set_baseline(spark, settings, baseline.Choice.from_texts("after the change", begin, end))
+    assert (made.baseline_id, made.windows) == (2, 48)
+    detect(spark, settings, contract, silver.where(f"offset >= {border}"), None, 2, at(-1), waiting=0)
+    second = held(spark, settings, "drift_metrics", f"{psi} AND look = 2")
+    assert len(second) >= 20 and {(row["baseline_id"], row["is_drift"]) for row in second} == {(2, False)}
+    assert [row["name"] for row in held(spark, settings, "baselines")] == [baseline.FIRST, "after the change"]
+
+    for texts, said in (
+        (("x", "2026-03-01", ""), "both 'from_time' and 'until_time'"),
+        (("x", "2026-03-02", "2026-03-01"), "'until_time' is '2026-03-01'"),
+        (("x", "soon", "2026-03-01"), "'from_time' is 'soon'"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            baseline.Choice.from_texts(*texts)
+    with pytest.raises(PipelineError, match="no window of 60 minutes has 100 events"):
+        baseline.set_baseline(spark, settings, baseline.Choice.from_texts("x", "2025-03-01", "2025-03-02"))
+    with pytest.raises(PipelineError, match="fewer than 9000 closed windows"):
+        baseline.set_baseline(spark, replace(settings, baseline_windows=9_000), baseline.Choice("x"))

@@ -237,6 +237,7 @@ OWN_PARAMETERS = {
     "produce_synthetic_events": {"count", "seed"},
     "replay_quarantine": {"reason", "from_time", "until_time", "dry_run"},
     "backfill_bronze": {"from_time"},
+    "set_baseline": {"name", "from_time", "until_time"},
 }
 """What a job gives its notebook besides settings."""
 

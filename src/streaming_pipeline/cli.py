@@ -119,6 +119,15 @@ def _backfill(options: argparse.Namespace, console: Console) -> int:
     return _run_job(options, console, "backfill_bronze", {"schema": options.schema, "from_time": options.begin.isoformat()})
 
 
+def _baseline(options: argparse.Namespace, console: Console) -> int:
+    from streaming_pipeline.monitoring.baseline import Choice
+
+    begin, end = (time.isoformat() if time else "" for time in (options.begin, options.end))
+    Choice.from_texts(options.name, begin, end)
+    parameters = {"schema": options.schema, "name": options.name, "from_time": begin, "until_time": end}
+    return _run_job(options, console, "set_baseline", parameters)
+
+
 def _broker(options: argparse.Namespace, console: Console) -> int:
     from streaming_pipeline.local.broker import Broker
 
@@ -276,6 +285,13 @@ def _parser() -> argparse.ArgumentParser:
     backfill = command("backfill", _backfill, "Read the topic again from a time on, and add to bronze what it lacks.")
     backfill.add_argument("--from", dest="begin", type=_time, required=True, metavar="TIME", help="such as 2026-03-01T00:00:00Z (UTC)")
     backfill.add_argument("--schema", default="streaming", help="schema of the tables (default: streaming)")
+
+    baseline = command("baseline", _baseline, "What drift is measured against: make a new one, of a period or of the newest clean windows.")
+    baseline.add_argument("action", choices=("set",))
+    baseline.add_argument("--from", dest="begin", type=_time, metavar="TIME", help="begin of the period (UTC)")
+    baseline.add_argument("--until", dest="end", type=_time, metavar="TIME", help="its end (UTC)")
+    baseline.add_argument("--name", default="chosen", help="what to call it (default: chosen)")
+    baseline.add_argument("--schema", default="streaming", help="schema of the tables (default: streaming)")
 
     broker = command("broker", _broker, "The local Kafka broker.")
     broker.add_argument("action", choices=("start", "stop", "status"))

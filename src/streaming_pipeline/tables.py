@@ -230,10 +230,15 @@ DRIFT_METRICS = Table(
         ("window_end", "TIMESTAMP", "event time before which"),
         ("column_name", "STRING", "the column; * for the share of columns that drift"),
         ("slice", "STRING", "value of the contract's slice field; * for all"),
-        ("comparison", "STRING", "with what: baseline (its same time of day) or previous (the window before)"),
+        ("comparison", "STRING", "with what: baseline (its same time of day), previous (the window before) or contract"),
         ("baseline_id", "BIGINT", "the baseline in force"),
-        ("metric", "STRING", "psi, ks, mean_shift, std_ratio, category_psi, null_pct_change, drifted_columns_pct"),
-        ("value", "DOUBLE", "the metric"),
+        (
+            "metric",
+            "STRING",
+            "psi, ks, mean_shift, std_ratio, category_psi, null_pct_change, drifted_columns_pct, schema_added, schema_removed, "
+            "schema_retyped",
+        ),
+        ("value", "DOUBLE", "the metric; of a change of schema the share of records, in per cent"),
         ("p_value", "DOUBLE", "adjusted for the number of tests of the look (Benjamini and Hochberg)"),
         ("threshold", "DOUBLE", "from this size on it is drift, if it is significant"),
         ("records", "BIGINT", "rows of the window"),
@@ -273,7 +278,7 @@ MONITOR_STATE = Table(
     "detector, slice and look",
     (
         ("look", "BIGINT", "the look that left it; the next one goes on from the newest"),
-        ("detector", "STRING", "arrivals, values, drift or clock"),
+        ("detector", "STRING", "arrivals, values, drift, schema or clock"),
         ("slice", "STRING", "slice, of values column/slice"),
         ("state", "STRING", "what it remembers, as JSON"),
         ("updated_at", "TIMESTAMP", "when the look was"),

@@ -194,7 +194,10 @@ def _judge_new_field(spark: SparkSession, settings: Settings, lines: list[dict[s
     number = F.expr("try_cast(event_id AS BIGINT)")
     kept = table.where(reduce(or_, [number.between(int(line["first_event_id"]), int(line["last_event_id"])) for line in lines])).count()
     fields = ", ".join(sorted({line["field"] for line in lines}))
-    return Verdict("new_field", carriers, kept, f"the events are kept, their unknown field {fields} in bronze, counted in monitor_logs")
+    drifts = _table(spark, settings, "drift_metrics")
+    told = drifts is not None and not drifts.where("metric = 'schema_added'").isEmpty()
+    where = "told by drift_metrics" if told else "not told by drift_metrics"
+    return Verdict("new_field", carriers, kept, f"the events are kept, their unknown field {fields} in bronze, {where}")
 
 
 def _judge_records(spark: SparkSession, settings: Settings, summaries: list[dict[str, Any]]) -> Verdict:

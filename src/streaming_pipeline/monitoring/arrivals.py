@@ -1,4 +1,4 @@
-"""Spikes and gaps: arrivals a minute, and the mean of each number in it, against the rhythm of the stream."""
+"""Spikes and gaps: arrivals a minute against the rhythm of the stream."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -15,8 +15,6 @@ _EDGES = np.linspace(-12, 12, 49)
 _SPIKE_FACTOR = 2.0
 """A spike is at least so many times the usual."""
 _SPIKE_THRESHOLD = 6.0
-_MEAN_SHIFT = 1.0
-"""A minute's mean is strange only if it is this many spreads of its values away."""
 _ENOUGH_RESIDUALS = 600
 _BREAK = 5
 """Findings with at most so many minutes between them are one."""

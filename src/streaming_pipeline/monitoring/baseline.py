@@ -9,10 +9,12 @@ import numpy as np
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from streaming_pipeline.contract import Contract
+from streaming_pipeline import tables
+from streaming_pipeline.contract import Contract, load_contract
+from streaming_pipeline.errors import PipelineError, UsageError
 from streaming_pipeline.monitoring import profile
 from streaming_pipeline.monitoring.profile import Profiles, Shape
-from streaming_pipeline.settings import Settings
+from streaming_pipeline.settings import Settings, parse_time
 
 SILVER = "silver_events"
 DAY_MINUTES = 1440
@@ -22,7 +24,7 @@ MIN_RECORDS = 100
 """A window, or a baseline, with fewer says nothing."""
 _SHARES = (0.001, 0.005, 0.01, 0.025, *np.round(np.arange(0.05, 0.96, 0.05), 2).tolist(), 0.975, 0.99, 0.995, 0.999)
 _BEYOND = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
-"""Further edges outside of the baseline's values, in widths of their range, so that what lies far out is told apart."""
+"""Further edges (`profile.BEYOND`) outside of the baseline's values, in widths of their range, so that what lies far out is told apart."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class Baseline:
                 reference[key] = profile.merged(reference[key], here) if key in reference else here
         return replace(self, reference=reference)
 
-    def to_row(self, look: int, run_id: str, now: datetime) -> dict[str, object]:
+    def to_row(self, look: int | None, run_id: str, now: datetime) -> dict[str, object]:
         """As a row of `baselines`."""
         minutes = self.shape.window_minutes
         return {
@@ -105,6 +107,74 @@ def choose_windows(counts: dict[int, int], closed_before: int, excluded: Sequenc
         if usual / 5 <= count <= usual * 5 and not any(window in windows for windows in excluded)
     ]
     return tuple(clean[:wanted]) if len(clean) >= wanted else None
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a new baseline is to be: its name, and the period that its windows are taken from (None: the newest clean ones)."""
+
+    name: str
+    begin: datetime | None = None
+    end: datetime | None = None
+
+    @classmethod
+    def from_texts(cls, name: str, begin: str, end: str) -> "Choice":
+        """Parameters as texts. Raises `UsageError` naming one that cannot be used."""
+        choice = cls(name.strip() or "chosen", parse_time("from_time", begin), parse_time("until_time", end))
+        if (choice.begin is None) != (choice.end is None):
+            raise UsageError("Give both 'from_time' and 'until_time', or neither for the newest clean windows.")
+        if choice.begin and choice.begin >= choice.end:
+            raise UsageError(f"Parameter 'until_time' is {end!r}: it must lie behind 'from_time'.")
+        return choice
+
+
+@dataclass(frozen=True)
+class Made:
+    """A baseline that was made: its number, and the rows and windows that it stands on."""
+
+    baseline_id: int
+    windows: int
+    records: int
+
+    @property
+    def note(self) -> str:
+        """What was made, in words."""
+        return f"baseline {self.baseline_id} stands on {self.windows} windows; drift is measured against it from the next look on"
+
+
+def set_baseline(spark: SparkSession, settings: Settings, choice: Choice) -> Made:
+    """Make a new baseline of silver, which is in force from the next look on. The old ones are kept.
+
+    Raises `PipelineError` if the period has no window with enough rows, or silver too few clean ones.
+    """
+    contract = load_contract(settings.contract_path)
+    tables.create_missing(spark, settings, [tables.silver_events(contract), tables.BASELINES])
+    silver = spark.table(settings.table(SILVER))
+    minutes = settings.window_minutes
+    counts = window_counts(silver, contract, minutes)
+    if choice.begin and choice.end:
+        chosen = range(-(-int(choice.begin.timestamp()) // (60 * minutes)), int(choice.end.timestamp()) // (60 * minutes))
+        windows = tuple(window for window in chosen if counts.get(window, 0) >= MIN_RECORDS)
+        if not windows:
+            raise PipelineError(
+                f"From {choice.begin.isoformat()} to {choice.end.isoformat()} no window of {minutes} minutes has {MIN_RECORDS} events."
+            )
+    else:
+        closed = max(counts, default=0)
+        backwards = {-window: count for window, count in counts.items() if window < closed}
+        found = choose_windows(backwards, 1, [], settings.baseline_windows)
+        if found is None:
+            raise PipelineError(
+                f"silver_events has fewer than {settings.baseline_windows} closed windows of {minutes} minutes with {MIN_RECORDS} events "
+                "and no odd number of them: wait, or give a period or fewer windows (baseline_windows)."
+            )
+        windows = tuple(sorted(-window for window in found))
+    before = newest(spark, settings, SILVER)
+    made = make(silver, contract, windows, minutes, before.baseline_id + 1 if before else 1, choice.name)
+    past = silver.where(in_windows(contract, windows, minutes))
+    held = profile.collect(past, profile.counts(past, contract, made.shape).toArrow(), contract, made.shape)
+    tables.append_rows(spark, settings, tables.BASELINES, [made.with_reference(held).to_row(None, settings.run_id, datetime.now(UTC))])
+    return Made(made.baseline_id, len(windows), sum(counts[window] for window in windows))
 
 
 def make(

@@ -18,10 +18,11 @@ from pyspark.sql import functions as F
 from streaming_pipeline import tables
 from streaming_pipeline.contract import Contract
 from streaming_pipeline.monitoring import baseline as baselines
-from streaming_pipeline.monitoring import drift, profile, values
+from streaming_pipeline.monitoring import drift, profile, schema, values
 from streaming_pipeline.monitoring.arrivals import Anomaly, Watch
 from streaming_pipeline.monitoring.baseline import DAY_MINUTES, SILVER, Baseline
 from streaming_pipeline.monitoring.profile import ALL, OTHER, ColumnProfile, Profiles, Shape
+from streaming_pipeline.monitoring.schema import Known
 from streaming_pipeline.settings import Settings
 
 MOST_MINUTES = 400 * DAY_MINUTES
@@ -37,6 +38,8 @@ class Detection:
     findings: dict[str, int]
     silent_seconds: float | None
     silence_allowed_seconds: float | None
+    unknown_fields: dict[str, int] = field(default_factory=dict)
+    """Fields of new payloads that the contract lacks → records that have them."""
     note: str = ""
 
 
@@ -53,12 +56,22 @@ class State:
     """The first window whose drift was not judged."""
     last_minute: int | None = None
     """Of the newest arrival."""
+    schema: Known = field(default_factory=Known)
+    baseline_id: int | None = None
+    """By which memories and open windows were made."""
 
 
 def detect(
-    spark: SparkSession, settings: Settings, contract: Contract, new: DataFrame | None, look: int, now: datetime, waiting: int | None
+    spark: SparkSession,
+    settings: Settings,
+    contract: Contract,
+    new: DataFrame | None,
+    bronze: DataFrame | None,
+    look: int,
+    now: datetime,
+    waiting: int | None,
 ) -> Detection:
-    """Look at the new rows of silver (None: there are none) and write what is found.
+    """Look at the new rows of silver and bronze (None: there are none) and write what is found.
 
     `waiting` records on the topic say that its source is not silent, whatever the tables hold.
     """
@@ -70,6 +83,10 @@ def detect(
     if baseline and baseline.shape.window_minutes != settings.window_minutes:
         baseline = None
     state = _state_from(held, baseline)
+    if baseline and state.baseline_id != baseline.baseline_id:
+        # A command made it since the last look. The window that is open now was begun with other bins: the next one is the first.
+        state.memories = _learnt(baseline.reference, baseline.shape)
+        state.next_window = max(_closed_before(settings, state.last_minute), baseline.windows[-1]) + 1
     shape = baseline.shape if baseline else _first_shape(settings, contract)
 
     counted = profile.counts(new, contract, shape).toArrow() if new is not None else None
@@ -78,7 +95,7 @@ def detect(
     made = None
     if baseline is None and new is not None:
         made = baseline = _first_baseline(spark, settings, contract, closed_before, anomalies, version + 1)
-        if made and made.shape.slices != shape.slices:
+        if made:
             counted = profile.counts(new, contract, made.shape).toArrow()
         shape = made.shape if made else shape
     profiles = profile.collect(new, counted, contract, shape) if counted is not None else {}
@@ -88,18 +105,24 @@ def detect(
         reference = profiles if is_all_new else profile.collect(past, profile.counts(past, contract, shape).toArrow(), contract, shape)
         reference = {key: one for key, one in reference.items() if key[0] in made.windows}
         baseline = made = made.with_reference(reference)
-        state = State(state.watches, _learnt(reference, shape), {}, made.windows[-1] + 1, state.last_minute)
+        state = State(state.watches, _learnt(reference, shape), {}, made.windows[-1] + 1, state.last_minute, state.schema)
+    state.baseline_id = baseline.baseline_id if baseline else None
     fences = _fences(state, profiles, shape, made.windows[-1] if made else None) if baseline else []
+    anomalies += values.strange_minutes(counted, fences, shape) if fences else []
     outside = values.outside(spark, new, fences, contract, shape) if fences else None
     judged = _judge_drift(state, baseline, profiles, closed_before) if baseline else []
+    unknown = schema.unknown_fields(bronze) if bronze is not None else []
+    if bronze is not None:
+        rejected = schema.rejections(bronze, settings.window_minutes)
+        judged += schema.changes(state.schema, unknown, rejected, _by_window(counted, settings.window_minutes), settings.window_minutes)
 
-    findings = _write(spark, settings, contract, look, now, state, baseline, made, profiles, judged, anomalies, outside)
+    findings = _write(spark, settings, contract, look, now, state, baseline, made, profiles, judged, anomalies, outside, bronze is not None)
     silent = allowed = None
     if state.last_minute is not None and not waiting:
         silent = max(0.0, now.timestamp() - 60 * (state.last_minute + 1))
         allowed = state.watches[ALL].silence_allowed(state.last_minute + 1)
     note = "" if baseline or new is None else f"drift is not judged before a baseline of {settings.baseline_windows} windows is there"
-    return Detection(findings, silent, allowed, note)
+    return Detection(findings, silent, allowed, {one.name: one.records for one in unknown}, note)
 
 
 def _first_shape(settings: Settings, contract: Contract) -> Shape:
@@ -122,6 +145,15 @@ def _arrivals(counted: pa.Table | None, shape: Shape, now: datetime) -> dict[str
             minutes = by_slice.setdefault(part, {})
             minutes[minute] = minutes.get(minute, 0) + records
     return by_slice
+
+
+def _by_window(counted: pa.Table | None, window_minutes: int) -> dict[int, int]:
+    """Arrivals by window of arrival."""
+    out: dict[int, int] = {}
+    if counted is not None:
+        for minute, records in zip(counted["minute"].to_pylist(), counted["records"].to_pylist(), strict=True):
+            out[minute // window_minutes] = out.get(minute // window_minutes, 0) + records
+    return out
 
 
 def _judge_arrivals(
@@ -187,7 +219,12 @@ def _fences(state: State, profiles: Profiles, shape: Shape, learnt_until: int | 
     """
     out = []
     for (window, slice_name, column), one in sorted(profiles.items(), key=lambda item: item[0]):
-        if one.scaled is None or slice_name not in _value_slices(shape) or (learnt_until is not None and window <= learnt_until):
+        if (
+            one.scaled is None
+            or column not in shape.edges
+            or slice_name not in _value_slices(shape)
+            or (learnt_until is not None and window <= learnt_until)
+        ):
             continue
         memory = state.memories.setdefault((column, slice_name), values.Memory(one.scaled.edges))
         hour = _hour(window, shape)
@@ -237,6 +274,7 @@ def _write(
     judged: list[drift.Drift],
     anomalies: list[Anomaly],
     outside: DataFrame | None,
+    has_rejected: bool,
 ) -> dict[str, int]:
     """Write the rows of this look; returns how many findings there are of each kind."""
     common = {"look": look, "run_id": settings.run_id, "table_name": SILVER}
@@ -248,7 +286,7 @@ def _write(
             tables.append_rows(spark, settings, table, rows)
 
     # First: by it the next look knows that there is something to take away, should this one not come to its end.
-    if profiles or judged or anomalies or made:
+    if profiles or judged or anomalies or made or has_rejected:
         add_rows(tables.MONITOR_STATE, _state_rows(state, look, now))
     if made:
         add_rows(tables.BASELINES, [made.to_row(look, settings.run_id, now)])
@@ -278,7 +316,10 @@ def _write(
         findings["outlier"] = tables.append(settings, "anomaly_logs", logged)
     for one in anomalies:
         findings[one.anomaly_type] = findings.get(one.anomaly_type, 0) + 1
-    findings["drift"] = sum(bool(one.is_drift) for one in judged)
+    for one in judged:
+        if one.is_drift:
+            kind = "schema_change" if one.metric.startswith("schema_") else "drift"
+            findings[kind] = findings.get(kind, 0) + 1
     return {kind: count for kind, count in findings.items() if count}
 
 
@@ -304,14 +345,14 @@ def _profile_row(one: ColumnProfile, held: Baseline | None, minutes: int) -> dic
     }
 
 
-def _drift_row(one: drift.Drift, held: Baseline, minutes: int) -> dict[str, Any]:
+def _drift_row(one: drift.Drift, held: Baseline | None, minutes: int) -> dict[str, Any]:
     return {
         "window_start": baselines.start_of(one.window, minutes),
         "window_end": baselines.start_of(one.window + 1, minutes),
         "column_name": one.column,
         "slice": one.slice,
         "comparison": one.comparison,
-        "baseline_id": held.baseline_id,
+        "baseline_id": held.baseline_id if held else None,
         "metric": one.metric,
         "value": one.value,
         "p_value": one.p_value,
@@ -347,7 +388,8 @@ def _state_rows(state: State, look: int, now: datetime) -> list[dict[str, Any]]:
     parts = [("arrivals", name, watch.to_json()) for name, watch in state.watches.items()]
     parts += [("values", f"{column}/{name}", memory.to_json()) for (column, name), memory in state.memories.items()]
     parts += [("drift", "", {"next_window": state.next_window, "open": [profile.to_json(one) for one in state.open.values()]})]
-    parts += [("clock", "", {"last_minute": state.last_minute})]
+    parts += [("schema", "", state.schema.to_json())]
+    parts += [("clock", "", {"last_minute": state.last_minute, "baseline_id": state.baseline_id})]
     return [
         {"look": look, "detector": detector, "slice": name, "state": json.dumps(held), "updated_at": now} for detector, name, held in parts
     ]
@@ -355,19 +397,21 @@ def _state_rows(state: State, look: int, now: datetime) -> list[dict[str, Any]]:
 
 def _state_from(rows: list[Row], held: Baseline | None) -> State:
     """What the rows remember; memories and open windows only if they were made by the baseline that is in force."""
-    state = State()
-    for row in rows:
-        content = json.loads(row["state"])
-        if row["detector"] == "arrivals":
-            state.watches[row["slice"]] = Watch.from_json(content)
-        elif row["detector"] == "clock":
-            state.last_minute = content["last_minute"]
-        elif held and row["detector"] == "values":
-            column, name = row["slice"].split("/", 1)
-            state.memories[column, name] = values.Memory.from_json(content, _scaled_edges(held.shape, column))
-        elif held and row["detector"] == "drift":
-            state.next_window = content["next_window"]
-            opened = [profile.from_json(one, held.shape) for one in content["open"]]
+    content = {(row["detector"], row["slice"]): json.loads(row["state"]) for row in rows}
+    clock = content.get(("clock", ""), {"last_minute": None, "baseline_id": None})
+    state = State(last_minute=clock["last_minute"], baseline_id=clock["baseline_id"])
+    is_of_baseline = held is not None and state.baseline_id == held.baseline_id
+    for (detector, name), kept in content.items():
+        if detector == "arrivals":
+            state.watches[name] = Watch.from_json(kept)
+        elif detector == "schema":
+            state.schema = Known(**kept)
+        elif is_of_baseline and detector == "values":
+            column, slice_name = name.split("/", 1)
+            state.memories[column, slice_name] = values.Memory.from_json(kept, _scaled_edges(held.shape, column))
+        elif is_of_baseline and detector == "drift":
+            state.next_window = kept["next_window"]
+            opened = [profile.from_json(one, held.shape) for one in kept["open"]]
             state.open = {one.key: one for one in opened}
     return state
 

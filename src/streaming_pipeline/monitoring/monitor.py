@@ -13,7 +13,6 @@ from streaming_pipeline.monitoring import conservation
 from streaming_pipeline.monitoring.conservation import Conservation, Offsets
 from streaming_pipeline.monitoring.detection import detect
 from streaming_pipeline.monitoring.freshness import Freshness, freshness, health
-from streaming_pipeline.monitoring.schema import unknown_fields
 from streaming_pipeline.settings import Settings
 
 
@@ -71,13 +70,12 @@ def monitor_silver_events(spark: SparkSession, settings: Settings) -> MonitorLog
         # All was in order and no row has come since: there is nothing to read.
         law = Conservation(unaccounted=0)
         seen = Freshness(0, 0, None, None)
-        unknown: dict[str, int] = {}
-        new = None
+        new = bronze = None
     else:
         law = conservation.check(spark, settings, verified_before, totals)
         new = _new_rows(spark, settings, "silver_events", "processed_at", last)
         seen = freshness(new, contract, settings.late_after_seconds)
-        unknown = unknown_fields(_new_rows(spark, settings, "bronze_events", "ingested_at", last))
+        bronze = _new_rows(spark, settings, "bronze_events", "ingested_at", last)
     read_until = {**read_before, **{span.key: span.last + 1 for span in law.spans}}
     lost, lag = _ask_kafka(spark, settings, law, read_until)
     # Looked at again from where they were: everything if records are unaccounted for; a partition if some of its records are lost, or
@@ -87,7 +85,7 @@ def monitor_silver_events(spark: SparkSession, settings: Settings) -> MonitorLog
     verified_until = {**verified_before, **clear}
     lost_records = None if lost is None else sum(lost.values())
 
-    detection = detect(spark, settings, contract, new if seen.records else None, look, datetime.now(UTC), lag)
+    detection = detect(spark, settings, contract, new if seen.records else None, bronze, look, datetime.now(UTC), lag)
 
     # After the queries and after Kafka was asked: the row tells of the tables as they were until now. Behind the last look also where
     # the clock was set back since: the newest row is where the next look begins.
@@ -125,7 +123,7 @@ def monitor_silver_events(spark: SparkSession, settings: Settings) -> MonitorLog
         lateness_p50_seconds=lateness[0],
         lateness_p95_seconds=lateness[1],
         lateness_p99_seconds=lateness[2],
-        unknown_fields=unknown,
+        unknown_fields=detection.unknown_fields,
         kafka_lag_records=lag,
         findings=detection.findings,
         status=status,

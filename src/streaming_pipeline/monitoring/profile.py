@@ -22,6 +22,8 @@ ALL = "*"
 OTHER = "(other)"
 MINUTE_MICROS = 60_000_000
 MOST_CATEGORIES = 50
+BEYOND = 6
+"""So many edges on each side lie outside of the baseline's values."""
 _SKETCH_BITS = 10  # 1,024 registers: the number of distinct values to 3 % (one standard error), of 1 KB
 
 
@@ -41,6 +43,23 @@ class Shape:
         """Values as the detectors see them."""
         scale = self.scales.get(column)
         return np.arcsinh(np.asarray(values) / scale) if scale else np.asarray(values)
+
+    def unscaled(self, column: str, value: float) -> float:
+        """A value as it was before `scaled`."""
+        scale = self.scales.get(column)
+        return float(np.sinh(value) * scale) if scale else float(value)
+
+    def ends(self, column: str) -> tuple[float, float]:
+        """Between which the baseline's own values lie, but for one in a thousand on each side, as detectors see them."""
+        edges = self.scaled(column, np.array(self.edges[column]))
+        beyond = min(BEYOND, (len(edges) - 1) // 2)
+        return float(edges[beyond]), float(edges[-1 - beyond])
+
+
+def scaled_column(value: Column, scale: float | None) -> Column:
+    """A number as detectors see it."""
+    # Of a negative number far from 0 Spark's asinh is -Infinity.
+    return F.signum(value) * F.asinh(F.abs(value) / scale) if scale else value
 
 
 def numbers(contract: Contract) -> list[str]:
@@ -79,11 +98,18 @@ def slice_of(contract: Contract, shape: Shape) -> Column:
 
 
 def counts(silver: DataFrame, contract: Contract, shape: Shape) -> DataFrame:
-    """`minute, window, slice, records` and `nulls_<field>` of each field that may be empty; minutes (since 1970) are of Kafka's clock."""
+    """`minute, window, slice, records`, `nulls_<field>` of each field that may be empty, and of each number that has bins
+    `present_<field>` and `sum_<field>`, as detectors see it, cut at the ends of the bins that the baseline's own values lie in: one value
+    far out must not make a minute strange. Minutes (since 1970) are of Kafka's clock."""
     minute = F.floor(F.unix_micros("kafka_timestamp") / MINUTE_MICROS).cast("long").alias("minute")
     keys = (minute, window_of(contract, shape.window_minutes), slice_of(contract, shape))
     nulls = (F.count_if(F.isnull(f"`{name}`")).alias(f"nulls_{name}") for name in optional(contract))
-    return silver.groupBy(*keys).agg(F.count(F.lit(1)).alias("records"), *nulls)
+    sums = []
+    for name in (n for n in numbers(contract) if n in shape.edges):
+        value = scaled_column(F.col(f"`{name}`").cast("double"), shape.scales.get(name))
+        low, high = shape.ends(name)
+        sums += [F.count(value).alias(f"present_{name}"), F.sum(F.greatest(F.least(value, F.lit(high)), F.lit(low))).alias(f"sum_{name}")]
+    return silver.groupBy(*keys).agg(F.count(F.lit(1)).alias("records"), *nulls, *sums)
 
 
 def sketches(silver: DataFrame, contract: Contract, shape: Shape) -> DataFrame:
@@ -114,8 +140,7 @@ def bins(silver: DataFrame, column: str, contract: Contract, shape: Shape) -> Da
         slice_of(contract, shape),
         value.alias("value"),
         bin_of(value, shape.edges.get(column, ())).alias("bin"),
-        # Of a negative number far from 0 Spark's asinh is -Infinity.
-        *([(F.signum(value) * F.asinh(F.abs(value) / scale)).alias("scaled")] if scale else []),
+        *([scaled_column(value, scale).alias("scaled")] if scale else []),
     )
     moments = [F.count(F.lit(1)).alias("records"), F.avg("value").alias("mean"), F.var_pop("value").alias("variance")]
     scaled = [F.avg("scaled").alias("scaled_mean"), F.var_pop("scaled").alias("scaled_variance")] if scale else []
@@ -183,7 +208,7 @@ def collect(silver: DataFrame, counted: pa.Table, contract: Contract, shape: Sha
 
 def _counted(counted: pa.Table, contract: Contract) -> Profiles:
     """A profile of each column with its rows and nulls."""
-    sums = [name for name in counted.column_names if name not in ("minute", "window", "slice")]
+    sums = [name for name in counted.column_names if name == "records" or name.startswith("nulls_")]
     whole = counted.set_column(counted.column_names.index("slice"), "slice", pa.array([ALL] * len(counted), pa.string()))
     rows = pa.concat_tables([counted.cast(whole.schema), whole]).group_by(["window", "slice"]).aggregate([(name, "sum") for name in sums])
     found: Profiles = {}

@@ -17,12 +17,16 @@ from streaming_pipeline.contract import Contract
 from streaming_pipeline.detectors import DETECTORS
 from streaming_pipeline.detectors.summary import Summary
 from streaming_pipeline.monitoring import profile
+from streaming_pipeline.monitoring.arrivals import Anomaly, joined
 from streaming_pipeline.monitoring.profile import ColumnProfile, Shape
 
 MIN_RECORDS = 300
 MIN_RECORDS_SHORT = 100
 """With fewer remembered, of days and of hours, there are no fences."""
 _ENOUGH_OF_AN_HOUR = 1_000
+MIN_MEAN = 20
+MEAN_SHIFT = 1.5
+"""A minute's mean is of so many values at least, and strange only if it is so many scales away."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,35 @@ class Memory:
         return memory
 
 
+def strange_minutes(counted: pa.Table, fences: list[Fence], shape: Shape) -> list[Anomaly]:
+    """Minutes whose mean is further from the centre than the fence of a mean of so many values, and than `MEAN_SHIFT` scales."""
+    drawn: dict[tuple[int, str], list[Fence]] = {}
+    for fence in fences:
+        drawn.setdefault((fence.window, fence.slice), []).append(fence)
+    rows = {name: counted[name].to_numpy() for name in counted.column_names if name != "slice"}
+    slices = np.array(counted["slice"].to_pylist(), dtype=object)
+    order = np.lexsort((rows["minute"], slices.astype(str), rows["window"]))
+    window, named = rows["window"][order], slices[order]
+    borders = np.flatnonzero((np.diff(window) != 0) | (named[1:] != named[:-1])) + 1
+    found: list[Anomaly] = []
+    for part in np.split(order, borders) if len(order) else []:
+        for fence in drawn.get((int(rows["window"][part[0]]), slices[part[0]]), []):
+            present = rows[f"present_{fence.column}"][part]
+            with np.errstate(invalid="ignore", divide="ignore"):
+                mean = rows[f"sum_{fence.column}"][part] / present
+                score = (mean - fence.centre) / fence.scale * np.sqrt(present)
+            strange = (present >= MIN_MEAN) & (np.abs(score) >= fence.threshold) & (np.abs(mean - fence.centre) >= MEAN_SHIFT * fence.scale)
+            for minute, at, value in zip(rows["minute"][part][strange].tolist(), mean[strange], score[strange].tolist(), strict=True):
+                observed, usual = (shape.unscaled(fence.column, number) for number in (at, fence.centre))
+                name = f"mean({fence.column})"
+                one = (fence.detector, "outlier", name, fence.slice, minute, minute + 1, observed, usual, value, fence.threshold)
+                found.append(Anomaly(*one))
+    by_slice: dict[str, list[Anomaly]] = {}
+    for one in found:
+        by_slice.setdefault(one.slice, []).append(one)
+    return [one for part in by_slice.values() for one in joined(part)]
+
+
 def outside(spark: SparkSession, silver: DataFrame, fences: list[Fence], contract: Contract, shape: Shape) -> DataFrame | None:
     """The events outside of fences, one row for each detector that says so: `event_id, event_time, slice, column_name, detector,
     observed, expected, score, threshold`. None without fences."""
@@ -100,7 +133,7 @@ def outside(spark: SparkSession, silver: DataFrame, fences: list[Fence], contrac
         by_window = F.broadcast(spark.createDataFrame(pa.Table.from_pylist(drawn)))
         value = F.col(f"`{name}`").cast("double")
         scale = shape.scales.get(name)
-        seen = (F.signum("observed") * F.asinh(F.abs("observed") / scale)) if scale else F.col("observed")
+        seen = profile.scaled_column(F.col("observed"), scale)
         back = F.col("centre")
         usual = (F.signum(back) * F.sinh(F.abs(back)) * scale) if scale else back
         widest = _within_all([fence for fence in fences if fence.column == name])
