@@ -29,6 +29,7 @@ BELOW = {
     "producer",
     "consumer",
     "queries",
+    "detectors",
 }
 STAGES = {"bronze", "silver", "gold", "monitoring", "model", "alerts", "maintenance", "replay", "backfill"}
 
