@@ -1,6 +1,7 @@
 """A look's findings in the tables: what was put in is found, nothing else is, and looks in parts tell what one look tells."""
 
 import json
+import shutil
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -9,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from bronze_rows import shipped_contract, with_field
+from conftest import ROOT
 from pyspark.sql import functions as F
 
 from streaming_pipeline import synthetic, tables
@@ -16,6 +18,7 @@ from streaming_pipeline.contract import load_contract
 from streaming_pipeline.errors import PipelineError, UsageError
 from streaming_pipeline.monitoring import baseline, schema
 from streaming_pipeline.monitoring.detection import detect
+from streaming_pipeline.settings import Settings
 
 START = datetime(2026, 3, 2, tzinfo=UTC)
 DAYS = 14
@@ -25,7 +28,7 @@ WINDOW_FAULTS = ["outlier", "spike", "gap", "drift"]
 def fill_silver(spark, settings, generated, **more):
     """Silver as the pipeline would make it of these events (none of them spoilt); returns their columns, in the order of arrival."""
     contract = load_contract(settings.contract_path)
-    tables.create_missing(spark, settings, tables.all_tables(contract))
+    tables.create_missing(spark, settings, [tables.silver_events(contract)])
     order = np.argsort(generated.arrival_ms, kind="stable")
     names = np.array([kind.name for kind in synthetic.TYPES])
     columns = {
@@ -74,10 +77,23 @@ def overlaps(row, line):
     ] > datetime.fromisoformat(line["window_start"])
 
 
-@pytest.fixture
-def faulty(spark, offline_settings):
+@pytest.fixture(scope="module")
+def faulty_events(spark, home):
+    """Silver with an outlier here and there, a spike, a gap and a day of drift, in a schema of its own."""
     generated = synthetic.generate(100_000, seed=3, start=START, duration=timedelta(days=DAYS), faults=WINDOW_FAULTS)
-    return generated, fill_silver(spark, offline_settings, generated)
+    settings = Settings(catalog="spark_catalog", schema="faulty_events", config_dir=str(ROOT / "config"))
+    columns = fill_silver(spark, settings, generated)
+    yield generated, columns, settings
+    shutil.rmtree(home / "warehouse" / "faulty_events.db", ignore_errors=True)
+
+
+@pytest.fixture
+def faulty(spark, offline_settings, faulty_events):
+    """The same silver in the schema of the test."""
+    generated, columns, settings = faulty_events
+    tables.create_missing(spark, offline_settings, [tables.MONITOR_LOGS])
+    spark.sql(f"CREATE TABLE {offline_settings.table('silver_events')} SHALLOW CLONE {settings.table('silver_events')}")
+    return generated, columns
 
 
 def test_each_fault_is_found_and_nothing_else(spark, offline_settings, faulty):
@@ -109,7 +125,7 @@ def test_each_fault_is_found_and_nothing_else(spark, offline_settings, faulty):
 def test_looks_in_parts_tell_what_one_look_tells(spark, offline_settings, faulty):
     _, columns = faulty
     size = len(columns["offset"])
-    borders = [0, 1, 9_000, 9_000, 40_123, 77_000, size]
+    borders = [0, 1, 9_000, 9_000, 50_123, size]
     look_at(spark, offline_settings, columns, borders)
     profiles = held(spark, offline_settings, "profile_metrics", "column_name = 'value' AND baseline_id IS NOT NULL")
     (made,) = held(spark, offline_settings, "baselines")
@@ -140,7 +156,7 @@ def test_looks_in_parts_tell_what_one_look_tells(spark, offline_settings, faulty
             largest = max(rows[0]["bin_counts"]) / len(values)
             assert all(abs((values <= quantiles[f"p{q:02}"]).mean() - q / 100) <= largest for q in (5, 25, 50, 75, 95))
         checked += len(rows) > 1
-    assert checked >= 4  # windows that two looks have seen
+    assert checked >= 3  # windows that two looks have seen
     # Every window that has closed was judged once.
     judged = held(spark, offline_settings, "drift_metrics", "metric = 'ks' AND slice = '*' AND comparison = 'baseline'")
     starts = [row["window_start"] for row in judged]
@@ -247,7 +263,10 @@ def test_a_new_baseline_is_a_command_and_in_force_from_the_next_look_on(spark, o
     detect(spark, settings, contract, silver.where(f"offset >= {border}"), None, 2, at(-1), waiting=0)
     second = held(spark, settings, "drift_metrics", f"{psi} AND look = 2")
     assert len(second) >= 20 and {(row["baseline_id"], row["is_drift"]) for row in second} == {(2, False)}
-    assert [row["name"] for row in held(spark, settings, "baselines")] == [baseline.FIRST, "after the change"]
+    assert [row["name"] for row in sorted(held(spark, settings, "baselines"), key=lambda row: row["baseline_id"])] == [
+        baseline.FIRST,
+        "after the change",
+    ]
 
     for texts, said in (
         (("x", "2026-03-01", ""), "both 'from_time' and 'until_time'"),

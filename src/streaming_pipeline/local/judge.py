@@ -15,7 +15,6 @@ from streaming_pipeline.settings import Settings
 from streaming_pipeline.spoilt_payloads import SPOILT
 from streaming_pipeline.synthetic import EVENT_FAULTS, FAULTS, WINDOW_FAULTS
 
-_NO_DETECTOR = "no detector looks for it yet"
 # window fault → (table, how the findings look that count for it)
 _FINDINGS = {
     "spike": ("anomaly_logs", "anomaly_type = 'spike'"),
@@ -167,8 +166,8 @@ def _judge_windows(spark: SparkSession, settings: Settings, kind: str, lines: li
     """A window fault is found where a finding of its kind has a window that overlaps its own."""
     name, condition = _FINDINGS[kind]
     table = _table(spark, settings, name)
-    if table is None or table.limit(1).count() == 0:
-        return Verdict(kind, len(lines), 0, _NO_DETECTOR)
+    if table is None:
+        return _missing(kind, len(lines), name)
     windows = [(n, line["window_start"], line["window_end"]) for n, line in enumerate(lines)]
     truth = spark.createDataFrame(windows, "place int, injected_start string, injected_end string").select(
         "place", F.to_timestamp("injected_start").alias("injected_start"), F.to_timestamp("injected_end").alias("injected_end")
