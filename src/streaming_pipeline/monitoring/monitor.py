@@ -49,8 +49,15 @@ class MonitorLog:
     def note(self) -> str:
         """The status in a sentence."""
         said = ": ".join(filter(None, (self.status, self.status_reason)))
-        fields = ", ".join(f"{name} ({count:,})" for name, count in list(self.unknown_fields.items())[:5])
-        return f"{said}; fields that the contract lacks: {fields}" if fields else said
+        listed = lambda counts: ", ".join(f"{name} ({count:,})" for name, count in counts)  # noqa: E731
+        fields, findings = listed(list(self.unknown_fields.items())[:5]), listed(sorted(self.findings.items()))
+        return "; ".join(
+            [
+                said,
+                *([f"findings: {findings}"] if findings else []),
+                *([f"fields that the contract lacks: {fields}"] if fields else []),
+            ]
+        )
 
 
 def monitor_silver_events(spark: SparkSession, settings: Settings) -> MonitorLog:
