@@ -15,8 +15,9 @@ from pyspark.sql import functions as F
 
 from streaming_pipeline import synthetic, tables
 from streaming_pipeline.contract import load_contract
+from streaming_pipeline.detectors.summary import Summary
 from streaming_pipeline.errors import PipelineError, UsageError
-from streaming_pipeline.monitoring import baseline, schema
+from streaming_pipeline.monitoring import baseline, detection, profile, schema
 from streaming_pipeline.monitoring.detection import detect
 from streaming_pipeline.settings import Settings
 
@@ -204,6 +205,30 @@ def test_fields_that_may_be_empty_and_times_that_cannot_be(spark, offline_settin
     assert (sum(row["records"] for row in rows), sum(row["nulls"] for row in rows)) == (size, sum(v is None for v in values))
     assert held(spark, changed, "anomaly_logs") == []
     assert len(columns["offset"]) == size
+
+
+def test_windows_of_a_source_that_hands_over_yesterdays_events_are_judged_once_a_later_one_has_come():
+    rng = np.random.default_rng(0)
+    edges = baseline.lay_bins(np.quantile(rng.standard_normal(5_000), baseline._SHARES))[0]
+    shape = profile.Shape(60, (), {"value": edges})
+
+    def windows(*numbers):
+        held = {}
+        for number in numbers:
+            one = profile.ColumnProfile(number, "*", "value", 500, 0, raw=Summary.of(rng.standard_normal(500), edges))
+            held[one.key] = one
+        return held
+
+    in_force = baseline.Baseline(1, "silver_events", "x", tuple(range(24)), shape).with_reference(windows(*range(24)))
+    state = detection.State()
+    judged = []
+    # By Kafka's clock the day is over each time.
+    for numbers in ((24, 25, 26), (26, 27), (27,), (28,)):
+        found = detection._judge_drift(state, in_force, windows(*numbers), closed_before=60)
+        judged.append({one.window for one in found})
+        records = {one.window: one.records for one in found if one.metric == "psi"}
+        assert records.get(26, 1_000) == 1_000
+    assert judged == [{24, 25}, {26}, set(), {27}]
 
 
 def test_the_baseline_is_the_first_clean_windows():

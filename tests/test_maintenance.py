@@ -16,9 +16,13 @@ def test_only_closed_dates_with_more_than_one_file_are_taken():
 
 def test_closed_dates_are_compacted_and_rows_stay(spark, offline_settings, monkeypatch):
     contract = shipped_contract()
-    two = [tables.silver_events(contract), tables.DUPLICATE_EVENTS]  # a VACUUM takes seconds, however small the table
-    monkeypatch.setattr(tables, "all_tables", lambda contract: two)
-    tables.create_missing(spark, offline_settings, two)
+    some = [
+        tables.silver_events(contract),
+        tables.DUPLICATE_EVENTS,
+        tables.MONITOR_STATE,
+    ]  # a VACUUM takes seconds, however small the table
+    monkeypatch.setattr(tables, "all_tables", lambda contract: some)
+    tables.create_missing(spark, offline_settings, some)
     name = offline_settings.table("silver_events")
     today = datetime.now(UTC)
     for offset in range(2):
@@ -32,7 +36,9 @@ def test_closed_dates_are_compacted_and_rows_stay(spark, offline_settings, monke
     for offset in range(2):
         duplicate = {"topic_id": "a", "topic": "events", "partition": 0, "offset": offset, "event_id": "old-0"}
         tables.append_rows(spark, offline_settings, tables.DUPLICATE_EVENTS, [duplicate])
+    tables.append_rows(spark, offline_settings, tables.MONITOR_STATE, [{"look": look, "detector": "clock"} for look in range(1, 31)])
     done = {row["table_name"]: row for row in maintain_tables(spark, offline_settings)}
+    assert sorted(row["look"] for row in spark.table(offline_settings.table("monitor_state")).collect()) == list(range(7, 31))
     assert (done["silver_events"]["dates"], done["silver_events"]["files_before"], done["silver_events"]["files_after"]) == (1, 4, 3)
     assert (done["duplicate_events"]["files_before"], done["duplicate_events"]["files_after"]) == (2, 1)
     assert sorted(row["event_id"] for row in spark.table(name).collect()) == before == ["new-0", "new-1", "old-0", "old-1"]

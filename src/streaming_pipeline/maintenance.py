@@ -13,6 +13,8 @@ from streaming_pipeline import tables
 from streaming_pipeline.contract import load_contract
 from streaming_pipeline.settings import Settings
 
+_STATES_KEPT = 24
+
 
 def maintain_tables(spark: SparkSession, settings: Settings) -> list[dict[str, Any]]:
     """OPTIMIZE of silver and gold the closed dates that have more than one file and new rows, of other tables all; VACUUM every table.
@@ -29,6 +31,10 @@ def maintain_tables(spark: SparkSession, settings: Settings) -> list[dict[str, A
     done = []
     for table in every:
         name = settings.table(table.name)
+        if table is tables.MONITOR_STATE:
+            # The newest look's counts; a day's worth is kept to look at.
+            newest = spark.table(name).agg(F.max("look").alias("look")).first()["look"] or 0
+            spark.sql(f"DELETE FROM {name} WHERE look <= {newest - _STATES_KEPT}")
         files_before = spark.table(name).inputFiles()
         dates = closed_dates(files_before, datetime.now(UTC).date()) if table.name in zorder else []
         if dates:

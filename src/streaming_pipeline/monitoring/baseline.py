@@ -185,7 +185,7 @@ def make(
     slices: tuple[str, ...] = ()
     if contract.slice_field:
         text = F.col(f"`{contract.slice_field}`").cast("string").alias("slice")
-        counted = rows.where(text.isNotNull()).groupBy(text).count().orderBy(F.col("count").desc(), "slice").limit(MOST_SLICES).collect()
+        counted = rows.where(text != profile.ALL).groupBy(text).count().orderBy(F.col("count").desc(), "slice").limit(MOST_SLICES).collect()
         slices = tuple(row["slice"] for row in counted)
     numbers = profile.numbers(contract)
     edges, scales = {}, {}

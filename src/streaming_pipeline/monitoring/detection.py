@@ -28,6 +28,8 @@ from streaming_pipeline.settings import Settings
 MOST_MINUTES = 400 * DAY_MINUTES
 """Further back than this no minute is judged: a record without a timestamp would stand for half a century of silence."""
 MOST_SILENCE = 8 * DAY_MINUTES
+_LOOK_BACK = 10
+"""The first baseline is looked for in so many times its windows."""
 _QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 
 
@@ -128,7 +130,7 @@ def detect(
 def _first_shape(settings: Settings, contract: Contract) -> Shape:
     """By what is profiled before there is a baseline: no bins, and the slices that the contract names."""
     named = [f.valid_values for f in contract.fields if f.name == contract.slice_field]
-    return Shape(settings.window_minutes, tuple(map(str, named[0])) if named else ())
+    return Shape(settings.window_minutes, tuple(str(value) for value in named[0] if value != ALL) if named else ())
 
 
 def _arrivals(counted: pa.Table | None, shape: Shape, now: datetime) -> dict[str, dict[int, int]]:
@@ -185,8 +187,12 @@ def _first_baseline(
     spark: SparkSession, settings: Settings, contract: Contract, closed_before: int, anomalies: Iterable[Anomaly], baseline_id: int
 ) -> Baseline | None:
     silver = spark.table(settings.table(SILVER))
-    counts = baselines.window_counts(silver, contract, settings.window_minutes)
     size = settings.window_minutes
+    # A stream that never has enough clean windows must not be read whole at each look.
+    recent = F.col(f"`{contract.event_time_field}`") >= F.lit(
+        baselines.start_of(closed_before - _LOOK_BACK * settings.baseline_windows, size)
+    )
+    counts = baselines.window_counts(silver.where(recent), contract, size)
     strange = [range(found.start // size, -(-found.end // size)) for found in anomalies]
     windows = baselines.choose_windows(counts, closed_before, strange, settings.baseline_windows)
     return baselines.make(silver, contract, windows, size, baseline_id) if windows else None
@@ -241,6 +247,8 @@ def _judge_drift(state: State, held: Baseline, profiles: Profiles, closed_before
     for key, one in profiles.items():
         if key[0] >= state.next_window - 1:
             state.open[key] = profile.merged(state.open[key], one) if key in state.open else one
+    # A window is closed once a later one has events, too: a source may hand over yesterday's.
+    closed_before = min(closed_before, max((key[0] for key in state.open), default=closed_before))
     buckets = DAY_MINUTES // held.shape.window_minutes
     closed = sorted({key[0] for key in state.open if state.next_window <= key[0] < closed_before})
     found = drift.compare(drift.pairs(closed, state.open, held.reference, buckets))

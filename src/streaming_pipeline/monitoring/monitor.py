@@ -72,7 +72,8 @@ def monitor_silver_events(spark: SparkSession, settings: Settings) -> MonitorLog
     totals = conservation.count_rows(spark, settings)
     read_before: Offsets = last["read_until"] if last else {}
     verified_before: Offsets = last["verified_until"] if last else {}
-    look = (last["look"] or 0) + 1 if last else 1
+    # The first look sees all there is. One behind rows of an older version, which had no numbers, is none.
+    look = (last["look"] or 1) + 1 if last else 1
     if last and last["totals"] == totals and read_before == verified_before and not last["unaccounted_records"]:
         # All was in order and no row has come since: there is nothing to read.
         law = Conservation(unaccounted=0)
