@@ -9,6 +9,6 @@ HALF_LIFE = 168.0
 
 def centre_and_scale(memory: Summary) -> tuple[float, float]:
     """The middle of the quartiles and their distance: a quartile itself is 0.5 away. Without a distance the standard deviation."""
-    low, high = memory.quantile(0.25), memory.quantile(0.75)
+    low, high = memory.quantiles([0.25, 0.75]).tolist()
     scale = high - low
     return (low + high) / 2, scale if scale > memory.std / 1000 else memory.std

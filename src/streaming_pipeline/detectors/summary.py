@@ -92,10 +92,14 @@ class Summary:
 
     def quantile(self, q: float) -> float:
         """The value below which the share `q` lies: its rank is wrong by less than the share of the bin that it is in."""
+        return float(self.quantiles([q])[0])
+
+    def quantiles(self, shares: Sequence[float]) -> np.ndarray:
+        """Several of them."""
         if not self.records:
-            return np.nan
-        places, shares = self._line()
-        return float(np.interp(q, shares, places))
+            return np.full(len(shares), np.nan)
+        places, upto = self._line()
+        return np.interp(shares, upto, places)
 
     def mad(self) -> float:
         """The median of the distances from the median."""

@@ -68,6 +68,8 @@ def start_session(home: Path, *, connect: bool = False, event_log: Path | None =
         "spark.sql.codegen.hugeMethodLimit": "8000",
         # One run of the job generates more classes than the 100 that Spark remembers, and would compile them all again in the next.
         "spark.sql.codegen.cache.maxEntries": "1000",
+        # Sketches of distinct values: behind 128 windows and slices Spark would sort all rows instead of keeping a sketch for each.
+        "spark.sql.objectHashAggregate.sortBased.fallbackThreshold": "10000",
         # With Delta's extension, `spark.sql(text, args)` leaves its parameters unbound otherwise (Spark 4.1).
         "spark.sql.legacy.parameterSubstitution.constantsOnly": "true",
         "spark.databricks.delta.snapshotPartitions": "2",

@@ -31,6 +31,7 @@ MOST_SILENCE = 8 * DAY_MINUTES
 _LOOK_BACK = 10
 """The first baseline is looked for in so many times its windows."""
 _QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
+_QUANTILE_NAMES = [f"p{100 * q:02.0f}" for q in _QUANTILES]
 
 
 @dataclass(frozen=True)
@@ -69,11 +70,12 @@ def detect(
     contract: Contract,
     new: DataFrame | None,
     bronze: DataFrame | None,
+    quarantined: DataFrame | None,
     look: int,
     now: datetime,
     waiting: int | None,
 ) -> Detection:
-    """Look at the new rows of silver and bronze (None: there are none) and write what is found.
+    """Look at the new rows of silver, bronze and quarantine (None: there are none) and write what is found.
 
     `waiting` records on the topic say that its source is not silent, whatever the tables hold.
     """
@@ -97,7 +99,8 @@ def detect(
     made = None
     if baseline is None and new is not None:
         made = baseline = _first_baseline(spark, settings, contract, closed_before, anomalies, version + 1)
-        if made:
+        # Counted without bins: minutes' means are judged from the next look on.
+        if made and made.shape.slices != shape.slices:
             counted = profile.counts(new, contract, made.shape).toArrow()
         shape = made.shape if made else shape
     profiles = profile.collect(new, counted, contract, shape) if counted is not None else {}
@@ -110,12 +113,12 @@ def detect(
         state = State(state.watches, _learnt(reference, shape), {}, made.windows[-1] + 1, state.last_minute, state.schema)
     state.baseline_id = baseline.baseline_id if baseline else None
     fences = _fences(state, profiles, shape, made.windows[-1] if made else None) if baseline else []
-    anomalies += values.strange_minutes(counted, fences, shape) if fences else []
+    anomalies += values.strange_minutes(counted, fences, shape) if fences and not made else []
     outside = values.outside(spark, new, fences, contract, shape) if fences else None
     judged = _judge_drift(state, baseline, profiles, closed_before) if baseline else []
     unknown = schema.unknown_fields(bronze) if bronze is not None else []
     if bronze is not None:
-        rejected = schema.rejections(bronze, settings.window_minutes)
+        rejected = schema.rejections(quarantined, settings.window_minutes)
         judged += schema.changes(state.schema, unknown, rejected, _by_window(counted, settings.window_minutes), settings.window_minutes)
 
     findings = _write(spark, settings, contract, look, now, state, baseline, made, profiles, judged, anomalies, outside, bronze is not None)
@@ -347,7 +350,7 @@ def _profile_row(one: ColumnProfile, held: Baseline | None, minutes: int) -> dic
         "stddev": raw.std if raw else None,
         "min": raw.lowest if raw else None,
         "max": raw.highest if raw else None,
-        "quantiles": {f"p{100 * q:02.0f}": raw.quantile(q) for q in _QUANTILES} if raw and len(raw.edges) else None,
+        "quantiles": dict(zip(_QUANTILE_NAMES, raw.quantiles(_QUANTILES).tolist(), strict=True)) if raw and len(raw.edges) else None,
         "bin_counts": [int(count) for count in raw.count] if raw and len(raw.edges) else None,
         "category_counts": one.categories,
     }

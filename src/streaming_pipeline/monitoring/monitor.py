@@ -78,12 +78,13 @@ def monitor_silver_events(spark: SparkSession, settings: Settings) -> MonitorLog
         # All was in order and no row has come since: there is nothing to read.
         law = Conservation(unaccounted=0)
         seen = Freshness(0, 0, None, None)
-        new = bronze = None
+        new = bronze = quarantined = None
     else:
         law = conservation.check(spark, settings, verified_before, totals)
         new = _new_rows(spark, settings, "silver_events", "processed_at", last)
         seen = freshness(new, contract, settings.late_after_seconds)
         bronze = _new_rows(spark, settings, "bronze_events", "ingested_at", last)
+        quarantined = _new_rows(spark, settings, "quarantined_events", "quarantined_at", last)
     read_until = {**read_before, **{span.key: span.last + 1 for span in law.spans}}
     lost, lag = _ask_kafka(spark, settings, law, read_until)
     # Looked at again from where they were: everything if records are unaccounted for; a partition if some of its records are lost, or
@@ -93,7 +94,7 @@ def monitor_silver_events(spark: SparkSession, settings: Settings) -> MonitorLog
     verified_until = {**verified_before, **clear}
     lost_records = None if lost is None else sum(lost.values())
 
-    detection = detect(spark, settings, contract, new if seen.records else None, bronze, look, datetime.now(UTC), lag)
+    detection = detect(spark, settings, contract, new if seen.records else None, bronze, quarantined, look, datetime.now(UTC), lag)
 
     # After the queries and after Kafka was asked: the row tells of the tables as they were until now. Behind the last look also where
     # the clock was set back since: the newest row is where the next look begins.

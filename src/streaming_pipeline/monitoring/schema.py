@@ -50,11 +50,10 @@ def unknown_fields(bronze: DataFrame) -> list[UnknownField]:
     return [UnknownField(*row) for row in counted.orderBy(F.col("records").desc(), "name").limit(MOST).collect()]
 
 
-def rejections(bronze: DataFrame, window_minutes: int) -> dict[tuple[int, str], int]:
-    """(window of arrival, reason) → bronze rows rejected for it; the reason * stands for any."""
+def rejections(quarantined: DataFrame, window_minutes: int) -> dict[tuple[int, str], int]:
+    """(window of arrival, reason) → rejected records; the reason * stands for any."""
     window = F.floor(F.unix_micros("kafka_timestamp") / (MINUTE_MICROS * window_minutes)).cast("long").alias("window")
-    rejected = bronze.where("reasons IS NOT NULL")
-    reasons = rejected.select(window, F.explode(F.array_append(F.array_distinct("reasons"), F.lit(ALL))).alias("reason"))
+    reasons = quarantined.select(window, F.explode(F.array_append(F.array_distinct("reasons"), F.lit(ALL))).alias("reason"))
     return {(row["window"], row["reason"]): row["count"] for row in reasons.groupBy("window", "reason").count().collect()}
 
 
