@@ -41,6 +41,7 @@ PHASES = {
     "duplicates_write": MAIN,
     "gold_write": MAIN,
     "monitoring": MAIN,
+    "findings_write": MAIN,
     "monitor_logs": MAIN,
     "contract_pin": MAIN,
     "task_logs": MAIN,
@@ -121,11 +122,13 @@ def work(home: Path, job: str, parameters: dict[str, str], failpoint: Failpoint)
         "duplicate_events": "duplicates_write",
         "silver_events": "replay_write" if job == REPLAY else "silver_write",
     }
+    findings = ("profile_metrics", "drift_metrics", "anomaly_logs", "monitor_state", "baselines")
+    writes |= dict.fromkeys(findings, "findings_write")
     failpoint.wrap(bronze, "run_available_now", lambda *_, **__: "bronze_stream")
     failpoint.wrap(silver, "extent", lambda *_: "silver_extent")
     failpoint.wrap(silver, "pin_contract", lambda *_: "contract_pin")
     failpoint.wrap(tables, "append", lambda settings, name, rows: writes[name])
-    failpoint.wrap(tables, "append_rows", lambda spark, settings, to, rows: {"monitor_logs": to.name}.get(to.name, "task_logs"))
+    failpoint.wrap(tables, "append_rows", lambda spark, settings, to, rows: {"monitor_logs": to.name, **writes}.get(to.name, "task_logs"))
     failpoint.wrap(conservation, "check", lambda *_: "monitoring")
     failpoint.wrap(mlflow.sklearn, "log_model", lambda *_, **__: "model_log")
     failpoint.wrap(mlflow.MlflowClient, "set_registered_model_alias", lambda *_: "model_alias")
@@ -238,6 +241,8 @@ def verdict(
     ids = {key: event_id(payload, types) for key, payload in topic.items()}
     valid_ids = {name for name in ids.values() if name is not None}
     looks = spark.table(settings.table("monitor_logs")).where("table_name = 'silver_events'").orderBy("run_time").collect()
+    profiles = spark.table(settings.table("profile_metrics")).where("slice = '*' AND column_name = 'event_id'")
+    profiled = sum(row["records"] for row in profiles.select("records").collect())
     wrong = {
         "lost": sum(key not in placed for key in topic),
         "twice": sum(count - 1 for count in placed.values()),
@@ -252,6 +257,7 @@ def verdict(
         "gold lacks": sum(key not in in_gold for key in in_silver),
         "gold twice": sum(count - 1 for count in in_gold.values()) + sum(key not in in_silver for key in in_gold),
         "monitoring counted otherwise": abs(sum(look["records"] for look in looks) - len(silver)),
+        "profiled otherwise": abs(profiled - len(silver)),
         "unaccounted at the last look": looks[-1]["unaccounted_records"],
         "lost at the last look": looks[-1]["lost_records"],
     }

@@ -43,7 +43,6 @@ class Detection:
     silence_allowed_seconds: float | None
     unknown_fields: dict[str, int] = field(default_factory=dict)
     """Fields of new payloads that the contract lacks → records that have them."""
-    note: str = ""
 
 
 @dataclass(eq=False)
@@ -100,7 +99,7 @@ def detect(
     if baseline is None and new is not None:
         made = baseline = _first_baseline(spark, settings, contract, closed_before, anomalies, version + 1)
         # Counted without bins: minutes' means are judged from the next look on.
-        if made and made.shape.slices != shape.slices:
+        if made and set(made.shape.slices) != set(shape.slices):
             counted = profile.counts(new, contract, made.shape).toArrow()
         shape = made.shape if made else shape
     profiles = profile.collect(new, counted, contract, shape) if counted is not None else {}
@@ -126,8 +125,7 @@ def detect(
     if state.last_minute is not None and not waiting:
         silent = max(0.0, now.timestamp() - 60 * (state.last_minute + 1))
         allowed = state.watches[ALL].silence_allowed(state.last_minute + 1)
-    note = "" if baseline or new is None else f"drift is not judged before a baseline of {settings.baseline_windows} windows is there"
-    return Detection(findings, silent, allowed, {one.name: one.records for one in unknown}, note)
+    return Detection(findings, silent, allowed, {one.name: one.records for one in unknown})
 
 
 def _first_shape(settings: Settings, contract: Contract) -> Shape:
