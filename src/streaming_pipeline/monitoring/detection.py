@@ -5,6 +5,7 @@ away by the next one, which has the same number.
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -61,6 +62,39 @@ class State:
     schema: Known = field(default_factory=Known)
     baseline_id: int | None = None
     """By which memories and open windows were made."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """Which look it is, and when."""
+
+    number: int
+    run_id: str
+    now: datetime
+    window_minutes: int
+
+    def of_window(self, window: int) -> dict[str, Any]:
+        """What every row about a window of silver begins with."""
+        begin, end = (baselines.start_of(number, self.window_minutes) for number in (window, window + 1))
+        return {**self.of_table(), "window_start": begin, "window_end": end}
+
+    def of_table(self) -> dict[str, Any]:
+        """What every row about silver begins with."""
+        return {"look": self.number, "run_id": self.run_id, "table_name": SILVER}
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a look has to write besides its state."""
+
+    profiles: Profiles
+    judged: list[drift.Drift]
+    anomalies: list[Anomaly]
+    outside: DataFrame | None
+    baseline: Baseline | None
+    """The one in force."""
+    is_new: bool
+    """Whether this look made it."""
 
 
 def detect(
@@ -120,7 +154,11 @@ def detect(
         rejected = schema.rejections(quarantined, settings.window_minutes)
         judged += schema.changes(state.schema, unknown, rejected, _by_window(counted, settings.window_minutes), settings.window_minutes)
 
-    findings = _write(spark, settings, contract, look, now, state, baseline, made, profiles, judged, anomalies, outside, bronze is not None)
+    found = Found(profiles, judged, anomalies, outside, baseline, made is not None)
+    if new is not None or bronze is not None or judged or anomalies:
+        findings = _write(spark, settings, Look(look, settings.run_id, now, settings.window_minutes), state, found)
+    else:
+        findings = {}
     silent = allowed = None
     if state.last_minute is not None and not waiting:
         silent = max(0.0, now.timestamp() - 60 * (state.last_minute + 1))
@@ -270,76 +308,35 @@ def _finished_state(spark: SparkSession, settings: Settings, look: int, every: I
     return rows.where(F.col("look") == before[-1]).collect() if before else []
 
 
-def _write(
-    spark: SparkSession,
-    settings: Settings,
-    contract: Contract,
-    look: int,
-    now: datetime,
-    state: State,
-    held: Baseline | None,
-    made: Baseline | None,
-    profiles: Profiles,
-    judged: list[drift.Drift],
-    anomalies: list[Anomaly],
-    outside: DataFrame | None,
-    has_rejected: bool,
-) -> dict[str, int]:
+def _write(spark: SparkSession, settings: Settings, look: Look, state: State, found: Found) -> dict[str, int]:
     """Write the rows of this look; returns how many findings there are of each kind."""
-    common = {"look": look, "run_id": settings.run_id, "table_name": SILVER}
-    minutes = settings.window_minutes
-    findings: dict[str, int] = {}
-
-    def add_rows(table: tables.Table, rows: list[dict[str, Any]]) -> None:
-        if rows:
-            tables.append_rows(spark, settings, table, rows)
-
-    # First: by it the next look knows that there is something to take away, should this one not come to its end.
-    if profiles or judged or anomalies or made or has_rejected:
-        add_rows(tables.MONITOR_STATE, _state_rows(state, look, now))
-    if made:
-        add_rows(tables.BASELINES, [made.to_row(look, settings.run_id, now)])
-    add_rows(tables.PROFILE_METRICS, [{**common, **_profile_row(one, held, minutes)} for one in profiles.values()])
-    add_rows(tables.DRIFT_METRICS, [{**common, **_drift_row(one, held, minutes)} for one in judged])
-    add_rows(tables.ANOMALY_LOGS, [{**common, **_anomaly_row(one, now)} for one in anomalies])
-    if outside is not None:
-        logged = outside.select(
-            F.lit(look).cast("long").alias("look"),
-            F.lit(settings.run_id).alias("run_id"),
-            F.lit(SILVER).alias("table_name"),
-            "detector",
-            F.lit("outlier").alias("anomaly_type"),
-            F.col("column_name").alias("series"),
-            "slice",
-            F.col("event_id").cast("string").alias("event_id"),
-            "event_time",
-            F.lit(None).cast("timestamp").alias("window_start"),
-            F.lit(None).cast("timestamp").alias("window_end"),
-            "observed",
-            "expected",
-            "score",
-            "threshold",
-            F.when(F.abs("score") >= 2 * F.col("threshold"), "warning").otherwise("info").alias("severity"),
-            F.lit(now).alias("detected_at"),
-        )
-        findings["outlier"] = tables.append(settings, "anomaly_logs", logged)
-    for one in anomalies:
-        findings[one.anomaly_type] = findings.get(one.anomaly_type, 0) + 1
-    for one in judged:
-        if one.is_drift:
-            kind = "schema_change" if one.metric.startswith("schema_") else "drift"
-            findings[kind] = findings.get(kind, 0) + 1
+    baseline_id = found.baseline.baseline_id if found.baseline else None
+    rows = {
+        # First: by it the next look knows that there is something to take away, should this one not come to its end.
+        tables.MONITOR_STATE: _state_rows(state, look),
+        tables.BASELINES: [found.baseline.to_row(look.number, look.run_id, look.now)] if found.is_new else [],
+        tables.PROFILE_METRICS: [_profile_row(one, baseline_id, look) for one in found.profiles.values()],
+        tables.DRIFT_METRICS: [_drift_row(one, baseline_id, look) for one in found.judged],
+        tables.ANOMALY_LOGS: [_anomaly_row(one, look) for one in found.anomalies],
+    }
+    for table, of_table in rows.items():
+        if of_table:
+            tables.append_rows(spark, settings, table, of_table)
+    findings = Counter(one.anomaly_type for one in found.anomalies)
+    findings.update("schema_change" if one.metric.startswith("schema_") else "drift" for one in found.judged if one.is_drift)
+    if found.outside is not None:
+        findings["outlier"] += tables.append(settings, "anomaly_logs", _outlier_rows(found.outside, look))
     return {kind: count for kind, count in findings.items() if count}
 
 
-def _profile_row(one: ColumnProfile, held: Baseline | None, minutes: int) -> dict[str, Any]:
+def _profile_row(one: ColumnProfile, baseline_id: int | None, look: Look) -> dict[str, Any]:
     raw = one.raw if one.raw and one.raw.records else None
+    binned = raw if raw and len(raw.edges) else None
     return {
-        "window_start": baselines.start_of(one.window, minutes),
-        "window_end": baselines.start_of(one.window + 1, minutes),
+        **look.of_window(one.window),
         "slice": one.slice,
         "column_name": one.column,
-        "baseline_id": held.baseline_id if held else None,
+        "baseline_id": baseline_id,
         "records": one.records,
         "nulls": one.nulls,
         "distinct_count": one.distinct,
@@ -348,20 +345,19 @@ def _profile_row(one: ColumnProfile, held: Baseline | None, minutes: int) -> dic
         "stddev": raw.std if raw else None,
         "min": raw.lowest if raw else None,
         "max": raw.highest if raw else None,
-        "quantiles": dict(zip(_QUANTILE_NAMES, raw.quantiles(_QUANTILES).tolist(), strict=True)) if raw and len(raw.edges) else None,
-        "bin_counts": [int(count) for count in raw.count] if raw and len(raw.edges) else None,
+        "quantiles": dict(zip(_QUANTILE_NAMES, binned.quantiles(_QUANTILES).tolist(), strict=True)) if binned else None,
+        "bin_counts": [int(count) for count in binned.count] if binned else None,
         "category_counts": one.categories,
     }
 
 
-def _drift_row(one: drift.Drift, held: Baseline | None, minutes: int) -> dict[str, Any]:
+def _drift_row(one: drift.Drift, baseline_id: int | None, look: Look) -> dict[str, Any]:
     return {
-        "window_start": baselines.start_of(one.window, minutes),
-        "window_end": baselines.start_of(one.window + 1, minutes),
+        **look.of_window(one.window),
         "column_name": one.column,
         "slice": one.slice,
         "comparison": one.comparison,
-        "baseline_id": held.baseline_id if held else None,
+        "baseline_id": baseline_id,
         "metric": one.metric,
         "value": one.value,
         "p_value": one.p_value,
@@ -374,9 +370,9 @@ def _drift_row(one: drift.Drift, held: Baseline | None, minutes: int) -> dict[st
     }
 
 
-def _anomaly_row(one: Anomaly, now: datetime) -> dict[str, Any]:
-    severity = "critical" if one.anomaly_type == "missing_pattern" and one.slice == ALL else "warning"
+def _anomaly_row(one: Anomaly, look: Look) -> dict[str, Any]:
     return {
+        **look.of_table(),
         "detector": one.detector,
         "anomaly_type": one.anomaly_type,
         "series": one.series,
@@ -388,19 +384,41 @@ def _anomaly_row(one: Anomaly, now: datetime) -> dict[str, Any]:
         "expected": one.expected,
         "score": one.score,
         "threshold": one.threshold,
-        "severity": severity,
-        "detected_at": now,
+        "severity": "critical" if one.anomaly_type == "missing_pattern" and one.slice == ALL else "warning",
+        "detected_at": look.now,
     }
 
 
-def _state_rows(state: State, look: int, now: datetime) -> list[dict[str, Any]]:
+def _outlier_rows(outside: DataFrame, look: Look) -> DataFrame:
+    """What `values.outside` found → rows of `anomaly_logs`."""
+    return outside.select(
+        *(F.lit(value).alias(name) for name, value in look.of_table().items()),
+        "detector",
+        F.lit("outlier").alias("anomaly_type"),
+        F.col("column_name").alias("series"),
+        "slice",
+        F.col("event_id").cast("string").alias("event_id"),
+        "event_time",
+        F.lit(None).cast("timestamp").alias("window_start"),
+        F.lit(None).cast("timestamp").alias("window_end"),
+        "observed",
+        "expected",
+        "score",
+        "threshold",
+        F.when(F.abs("score") >= 2 * F.col("threshold"), "warning").otherwise("info").alias("severity"),
+        F.lit(look.now).alias("detected_at"),
+    ).withColumn("look", F.col("look").cast("long"))
+
+
+def _state_rows(state: State, look: Look) -> list[dict[str, Any]]:
     parts = [("arrivals", name, watch.to_json()) for name, watch in state.watches.items()]
     parts += [("values", f"{column}/{name}", memory.to_json()) for (column, name), memory in state.memories.items()]
     parts += [("drift", "", {"next_window": state.next_window, "open": [profile.to_json(one) for one in state.open.values()]})]
     parts += [("schema", "", state.schema.to_json())]
     parts += [("clock", "", {"last_minute": state.last_minute, "baseline_id": state.baseline_id})]
     return [
-        {"look": look, "detector": detector, "slice": name, "state": json.dumps(held), "updated_at": now} for detector, name, held in parts
+        {"look": look.number, "detector": detector, "slice": name, "state": json.dumps(held), "updated_at": look.now}
+        for detector, name, held in parts
     ]
 
 
