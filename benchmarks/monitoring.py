@@ -17,9 +17,9 @@ from streaming_pipeline.detectors import DETECTORS, gap
 from streaming_pipeline.detectors.summary import Summary
 from streaming_pipeline.monitoring import drift
 from streaming_pipeline.monitoring.arrivals import Watch
-from streaming_pipeline.monitoring.baseline import _SHARES, lay_bins
+from streaming_pipeline.monitoring.baseline import SHARES, lay_bins
 from streaming_pipeline.monitoring.profile import ALL, ColumnProfile, Shape
-from streaming_pipeline.monitoring.values import Memory
+from streaming_pipeline.monitoring.values import ColumnMemory
 
 PER_HOUR, HOURS, BASELINE_HOURS = 1_000, 14 * 24, 72
 KINDS: dict[str, Callable[[np.random.Generator, int], np.ndarray]] = {
@@ -43,9 +43,9 @@ def flagged_values(kind: str, runs: int) -> Counter:
     for seed in range(runs):
         rng = np.random.default_rng([seed, list(KINDS).index(kind)])
         values = KINDS[kind](rng, PER_HOUR * HOURS).reshape(HOURS, PER_HOUR)
-        edges, scale = lay_bins(np.quantile(values[:BASELINE_HOURS], _SHARES))
+        edges, scale = lay_bins(np.quantile(values[:BASELINE_HOURS], SHARES))
         shape = Shape(60, (), {"value": edges}, {"value": scale} if scale else {})
-        memory = Memory(shape.scaled("value", np.array(edges)))
+        memory = ColumnMemory(shape.scaled("value", np.array(edges)))
         for hour in range(HOURS):
             seen = shape.scaled("value", values[hour])
             profile = ColumnProfile(hour, ALL, "value", PER_HOUR, 0, scaled=Summary.of(seen, memory.edges))
@@ -77,7 +77,7 @@ def share_of_alarms(shift: float, columns: int, rows: int, runs: int) -> float:
         pairs = []
         for column in range(columns):
             then = rng.standard_normal(10_000)
-            edges = lay_bins(np.quantile(then, _SHARES))[0]
+            edges = lay_bins(np.quantile(then, SHARES))[0]
             now, before = (
                 ColumnProfile(0, ALL, str(column), len(values), 0, raw=Summary.of(values, edges))
                 for values in (rng.normal(shift, 1, rows), then)

@@ -19,6 +19,7 @@ from streaming_pipeline.detectors.summary import Summary
 from streaming_pipeline.errors import PipelineError, UsageError
 from streaming_pipeline.monitoring import baseline, detection, profile, schema
 from streaming_pipeline.monitoring.detection import detect
+from streaming_pipeline.monitoring.state import State
 from streaming_pipeline.settings import Settings
 
 START = datetime(2026, 3, 2, tzinfo=UTC)
@@ -209,7 +210,7 @@ def test_fields_that_may_be_empty_and_times_that_cannot_be(spark, offline_settin
 
 def test_windows_of_a_source_that_hands_over_yesterdays_events_are_judged_once_a_later_one_has_come():
     rng = np.random.default_rng(0)
-    edges = baseline.lay_bins(np.quantile(rng.standard_normal(5_000), baseline._SHARES))[0]
+    edges = baseline.lay_bins(np.quantile(rng.standard_normal(5_000), baseline.SHARES))[0]
     shape = profile.Shape(60, (), {"value": edges})
 
     def windows(*numbers):
@@ -220,7 +221,7 @@ def test_windows_of_a_source_that_hands_over_yesterdays_events_are_judged_once_a
         return held
 
     in_force = baseline.Baseline(1, "silver_events", "x", tuple(range(24)), shape).with_reference(windows(*range(24)))
-    state = detection.State()
+    state = State(next_window=24)
     judged = []
     # By Kafka's clock the day is over each time.
     for numbers in ((24, 25, 26), (26, 27), (27,), (28,)):
@@ -241,7 +242,7 @@ def test_the_baseline_is_the_first_clean_windows():
 
 def test_skewed_values_are_seen_on_a_logarithmic_scale_and_others_as_they_are():
     rng = np.random.default_rng(0)
-    shares = baseline._SHARES
+    shares = baseline.SHARES
     lognormal, gaussian = (np.quantile(values, shares) for values in (rng.lognormal(7, 0.5, 50_000), rng.normal(100, 5, 50_000)))
     assert baseline.lay_bins(lognormal)[1] == pytest.approx(np.exp(7) / 10, rel=0.02)
     assert baseline.lay_bins(gaussian)[1] is None

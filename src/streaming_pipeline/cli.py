@@ -101,7 +101,7 @@ def _quarantine(options: argparse.Namespace, console: Console) -> int:
     from streaming_pipeline.queries import query
     from streaming_pipeline.replay import Choice
 
-    begin, end = (time.isoformat() if time else "" for time in (options.begin, options.end))
+    begin, end = _period(options)
     choice = Choice.from_texts(options.reason, begin, end)
     if options.action == "replay":
         choices = {"reason": choice.reason, "from_time": begin, "until_time": end, "dry_run": str(options.dry_run).lower()}
@@ -122,7 +122,7 @@ def _backfill(options: argparse.Namespace, console: Console) -> int:
 def _baseline(options: argparse.Namespace, console: Console) -> int:
     from streaming_pipeline.monitoring.baseline import Choice
 
-    begin, end = (time.isoformat() if time else "" for time in (options.begin, options.end))
+    begin, end = _period(options)
     Choice.from_texts(options.name, begin, end)
     parameters = {"schema": options.schema, "name": options.name, "from_time": begin, "until_time": end}
     return _run_job(options, console, "set_baseline", parameters)
@@ -235,6 +235,11 @@ def _open(path: Path):
         return path.open("rb")
     except OSError as error:
         raise UsageError(f"--file {path} cannot be read: {error.strerror}.") from None
+
+
+def _period(options: argparse.Namespace) -> tuple[str, str]:
+    """`--from` and `--until` as a job takes them."""
+    return tuple(time.isoformat() if time else "" for time in (options.begin, options.end))
 
 
 def _pairs(option: str, texts: Sequence[str]) -> Mapping[str, str]:

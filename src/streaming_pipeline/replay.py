@@ -16,7 +16,7 @@ from streaming_pipeline.coordinates import KEY, covering, leave_out_any
 from streaming_pipeline.errors import UsageError
 from streaming_pipeline.rules import check_patterns
 from streaming_pipeline.run_log import Step, collect_steps
-from streaming_pipeline.settings import Settings, parse_time
+from streaming_pipeline.settings import Settings, parse_period
 
 _RESOLVED_IN = ("silver_events", "duplicate_events")
 _REASON = re.compile(r"[a-z_0-9]+(:[A-Za-z][A-Za-z0-9_]*)?")
@@ -36,10 +36,7 @@ class Choice:
         reason = reason.strip()
         if reason and not _REASON.fullmatch(reason):
             raise UsageError(f"Parameter 'reason' is {reason!r}: give one as quarantined_events.reasons has it, such as wrong_type:value.")
-        begin, end = parse_time("from_time", from_time), parse_time("until_time", until_time)
-        if begin and end and begin >= end:
-            raise UsageError(f"Parameter 'until_time' is {until_time}: it must be later than from_time, {from_time}.")
-        return cls(reason, begin, end)
+        return cls(reason, *parse_period(from_time, until_time))
 
     def sql(self) -> str:
         """The rows of `quarantined_events`, as SQL writes a condition."""

@@ -277,6 +277,17 @@ def parse_time(name: str, text: str) -> datetime | None:
         raise UsageError(f"Parameter {name!r} is {text!r}: it must be a time such as 2026-03-01T00:00:00Z.") from None
 
 
+def parse_period(begin: str, end: str) -> tuple[datetime | None, datetime | None]:
+    """The parameters `from_time` and `until_time` as times; None for one that is empty.
+
+    Raises `UsageError` naming the one that cannot be used.
+    """
+    period = parse_time("from_time", begin), parse_time("until_time", end)
+    if all(period) and period[0] >= period[1]:
+        raise UsageError(f"Parameter 'until_time' is {end!r}: it must be later than from_time, {begin}.")
+    return period
+
+
 def parse_flag(name: str, text: str) -> bool:
     """A parameter's text, `true` or `false`. Raises `UsageError` naming the parameter."""
     if text.strip().lower() not in ("true", "false"):

@@ -196,14 +196,19 @@ _LOOK: Columns = (
     ("table_name", "STRING", "the table looked at"),
 )
 
+_WINDOW: Columns = (
+    *_LOOK,
+    ("window_start", "TIMESTAMP", "event time from which on"),
+    ("window_end", "TIMESTAMP", "event time before which"),
+)
+_SLICE = ("slice", "STRING", "value of the contract's slice field; * for all")
+
 PROFILE_METRICS = Table(
     "profile_metrics",
     "window, slice, column and look",
     (
-        *_LOOK,
-        ("window_start", "TIMESTAMP", "event time from which on"),
-        ("window_end", "TIMESTAMP", "event time before which"),
-        ("slice", "STRING", "value of the contract's slice field; * for all"),
+        *_WINDOW,
+        _SLICE,
         ("column_name", "STRING", "the column"),
         ("baseline_id", "BIGINT", "the baseline whose bins these are; NULL before the first"),
         ("records", "BIGINT", "rows that were new in this look: a late one comes in a later look, and is to be added"),
@@ -225,11 +230,9 @@ DRIFT_METRICS = Table(
     "drift_metrics",
     "window, column, slice, metric and comparison",
     (
-        *_LOOK,
-        ("window_start", "TIMESTAMP", "event time from which on"),
-        ("window_end", "TIMESTAMP", "event time before which"),
+        *_WINDOW,
         ("column_name", "STRING", "the column; * for the share of columns that drift"),
-        ("slice", "STRING", "value of the contract's slice field; * for all"),
+        _SLICE,
         ("comparison", "STRING", "with what: baseline (its same time of day), previous (the window before) or contract"),
         ("baseline_id", "BIGINT", "the baseline in force"),
         (
@@ -258,7 +261,7 @@ ANOMALY_LOGS = Table(
         ("detector", "STRING", "zscore, robust_zscore, iqr, moving_average or gap"),
         ("anomaly_type", "STRING", "outlier (an event), spike or missing_pattern (minutes)"),
         ("series", "STRING", "what was judged: a column's values, or arrivals a minute"),
-        ("slice", "STRING", "value of the contract's slice field; * for all"),
+        _SLICE,
         ("event_id", "STRING", "the event; NULL for minutes"),
         ("event_time", "TIMESTAMP", "when it happened, or began"),
         ("window_start", "TIMESTAMP", "first minute; NULL for an event"),

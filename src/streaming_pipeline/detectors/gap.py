@@ -58,8 +58,8 @@ def runs(
     return [gap for gap in found if gap.is_finding], doubtful, current
 
 
-def seconds_until_finding(start: int, expected: np.ndarray, dispersion: float) -> float | None:
-    """How long a silence from the minute `start` on may last before it is a finding; `expected` are the minutes from there.
+def seconds_until_finding(expected: np.ndarray, dispersion: float) -> float | None:
+    """How long a silence may last before it is a finding; `expected` are its minutes, from the first on.
 
     None if it does not become one within these.
     """

@@ -1,10 +1,12 @@
 """How far outside of the quartiles, in their distance (Tukey's fences)? At 3 what Tukey calls far out: 2 in a million of a Gaussian."""
 
+from streaming_pipeline.detectors.memory import DAYS
 from streaming_pipeline.detectors.summary import Summary
 
 FENCE = 3.0
 THRESHOLD = 0.5 + FENCE
-HALF_LIFE = 168.0
+HALF_LIFE = DAYS
+GAUSSIAN_SCALE = 1.35
 
 
 def centre_and_scale(memory: Summary) -> tuple[float, float]:

@@ -1,9 +1,11 @@
 """How far from the median, in median absolute deviations brought to a Gaussian's scale (Iglewicz and Hoaglin 1993)?"""
 
+from streaming_pipeline.detectors.memory import DAYS
 from streaming_pipeline.detectors.summary import Summary
 
 THRESHOLD = 5.0
-HALF_LIFE = 168.0
+HALF_LIFE = DAYS
+GAUSSIAN_SCALE = 1.0
 _GAUSSIAN = 0.6744897501960817
 """MAD of a standard Gaussian."""
 

@@ -84,12 +84,6 @@ class Summary:
         """The root of the variance."""
         return float(np.sqrt(self.variance))
 
-    def cdf(self, x: float) -> float:
-        """The share of values up to `x`, exact at an edge and on a line between two."""
-        if not self.records:
-            return np.nan
-        return float(np.interp(x, *self._line()))
-
     def quantile(self, q: float) -> float:
         """The value below which the share `q` lies: its rank is wrong by less than the share of the bin that it is in."""
         return float(self.quantiles([q])[0])

@@ -1,9 +1,11 @@
 """How many standard deviations from the mean? Extremes widen the spread and so hide each other: see robust_zscore."""
 
+from streaming_pipeline.detectors.memory import DAYS
 from streaming_pipeline.detectors.summary import Summary
 
 THRESHOLD = 4.5
-HALF_LIFE = 168.0
+HALF_LIFE = DAYS
+GAUSSIAN_SCALE = 1.0
 
 
 def centre_and_scale(memory: Summary) -> tuple[float, float]:

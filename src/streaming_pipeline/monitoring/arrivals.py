@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from streaming_pipeline.detectors import DETECTORS, gap
+from streaming_pipeline.detectors import DETECTORS, gap, zscore
+from streaming_pipeline.detectors.memory import DAYS, HOURS, Memory
 from streaming_pipeline.detectors.rhythm import MINUTES, Rhythm, residuals
 from streaming_pipeline.detectors.summary import Summary
 
@@ -15,7 +16,8 @@ _EDGES = np.linspace(-12, 12, 49)
 _SPIKE_FACTOR = 2.0
 """A spike is at least so many times the usual."""
 _SPIKE_THRESHOLD = 6.0
-_ENOUGH_RESIDUALS = 600
+"""Of zscore, and of the others in proportion: there are many minutes, and a spike is to wake somebody."""
+_ENOUGH_RESIDUALS = {DAYS: 600, HOURS: 300}
 _BREAK = 5
 """Findings with at most so many minutes between them are one."""
 
@@ -41,8 +43,8 @@ class Watch:
     """What is remembered of the arrivals of one slice."""
 
     rhythm: Rhythm = field(default_factory=Rhythm)
-    long: Summary = field(default_factory=lambda: Summary.empty(_EDGES))
-    short: Summary = field(default_factory=lambda: Summary.empty(_EDGES))
+    memory: Memory = field(default_factory=lambda: Memory(_EDGES))
+    """Of the residuals of usual minutes."""
     next_minute: int | None = None
     """The first minute that was not judged yet."""
     quiet: gap.Gap | None = None
@@ -54,7 +56,8 @@ class Watch:
     @property
     def dispersion(self) -> float:
         """Variance of the residuals that were no finding; 1 of a Poisson stream."""
-        return max(1.0, self.long.variance) if self.long.records >= _ENOUGH_RESIDUALS else 1.0
+        residuals_of_days = self.memory.held[DAYS]
+        return max(1.0, residuals_of_days.variance) if residuals_of_days.records >= _ENOUGH_RESIDUALS[DAYS] else 1.0
 
     def judge(self, slice_name: str, arrived: dict[int, int], until: int) -> list[Anomaly]:
         """Judge the minutes before `until`, of which `arrived` has those with arrivals, and remember them.
@@ -88,12 +91,12 @@ class Watch:
         found, strange = [], doubtful
         distance = residuals(counts, expected.usual)
         for name, detector in DETECTORS.items():
-            memory = self.short if name == "moving_average" else self.long
-            if memory.records < _ENOUGH_RESIDUALS * (0.5 if memory is self.short else 1) or np.isnan(expected.usual).all():
+            memory = self.memory.held[detector.HALF_LIFE]
+            if memory.records < _ENOUGH_RESIDUALS[detector.HALF_LIFE] or np.isnan(expected.usual).all():
                 continue
             centre, scale = detector.centre_and_scale(memory)
-            threshold = detector.THRESHOLD * _SPIKE_THRESHOLD / 4.5
-            score = (distance - centre) / max(scale, 1.0 if name != "iqr" else 1.35)
+            threshold = detector.THRESHOLD * _SPIKE_THRESHOLD / zscore.THRESHOLD
+            score = (distance - centre) / max(scale, detector.GAUSSIAN_SCALE)
             high = (score >= threshold) & (counts >= _SPIKE_FACTOR * expected.at_most)
             strange = strange | high
             found += [
@@ -104,23 +107,19 @@ class Watch:
             ]
         usual = ~strange
         self.rhythm.learn(minutes[usual], counts[usual], expected.usual[usual])
-        learnt = Summary.of(distance[usual], _EDGES)
-        share = len(minutes) / MINUTES
-        self.long = self.long.faded(0.5 ** (share / 168)).merge(learnt)
-        self.short = self.short.faded(0.5 ** (share / 6)).merge(learnt)
+        self.memory.learn(Summary.of(distance[usual], _EDGES), len(minutes) / MINUTES)
         return found
 
     def silence_allowed(self, since: int) -> float | None:
         """After how many seconds without arrivals from the minute `since` on a silence is a finding, if it is known."""
         ahead = self.rhythm.expected(np.arange(since, since + 7 * 24 * MINUTES)).at_least
-        return gap.seconds_until_finding(since, ahead, self.dispersion)
+        return gap.seconds_until_finding(ahead, self.dispersion)
 
     def to_json(self) -> dict[str, Any]:
         """As JSON can hold it."""
         return {
             "rhythm": self.rhythm.to_json(),
-            "long": self.long.to_json(),
-            "short": self.short.to_json(),
+            **self.memory.to_json(),
             "next_minute": self.next_minute,
             "quiet": vars(self.quiet) if self.quiet else None,
             "spiking": [vars(spike) for spike in self.spiking],
@@ -132,8 +131,7 @@ class Watch:
         """What `to_json` wrote."""
         return cls(
             Rhythm.from_json(held["rhythm"]),
-            Summary.from_json(held["long"], _EDGES),
-            Summary.from_json(held["short"], _EDGES),
+            Memory.from_json(held, _EDGES),
             held["next_minute"],
             gap.Gap(**held["quiet"]) if held["quiet"] else None,
             [Anomaly(**spike) for spike in held["spiking"]],
@@ -150,9 +148,9 @@ def hours(minutes: np.ndarray) -> Iterator[slice]:
 def joined(findings: list[Anomaly]) -> list[Anomaly]:
     """Findings of one detector about minutes next to each other as one, with the values of its strangest minute."""
     out: list[Anomaly] = []
-    for one in sorted(findings, key=lambda found: (found.detector, found.series, found.start)):
+    for one in sorted(findings, key=lambda found: (found.detector, found.series, found.slice, found.start)):
         last = out[-1] if out else None
-        if last and (last.detector, last.series) == (one.detector, one.series) and one.start - last.end <= _BREAK:
+        if last and (last.detector, last.series, last.slice) == (one.detector, one.series, one.slice) and one.start - last.end <= _BREAK:
             worst = max(last, one, key=lambda found: abs(found.score))
             out[-1] = replace(worst, start=last.start, end=one.end)
         else:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import numpy as np
 from pyspark.sql import DataFrame, SparkSession
@@ -14,15 +14,15 @@ from streaming_pipeline.contract import Contract, load_contract
 from streaming_pipeline.errors import PipelineError, UsageError
 from streaming_pipeline.monitoring import profile
 from streaming_pipeline.monitoring.profile import Profiles, Shape
-from streaming_pipeline.settings import Settings, parse_time
+from streaming_pipeline.monitoring.windows import DAY_MINUTES, number_of, start_of
+from streaming_pipeline.settings import Settings, parse_period
 
 SILVER = "silver_events"
-DAY_MINUTES = 1440
 FIRST = "first clean windows"
 MOST_SLICES = 20
 MIN_RECORDS = 100
 """A window, or a baseline, with fewer says nothing."""
-_SHARES = (0.001, 0.005, 0.01, 0.025, *np.round(np.arange(0.05, 0.96, 0.05), 2).tolist(), 0.975, 0.99, 0.995, 0.999)
+SHARES = (0.001, 0.005, 0.01, 0.025, *np.round(np.arange(0.05, 0.96, 0.05), 2).tolist(), 0.975, 0.99, 0.995, 0.999)
 _BEYOND = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 """Further edges (`profile.BEYOND`) outside of the baseline's values, in widths of their range, so that what lies far out is told apart."""
 
@@ -69,11 +69,6 @@ class Baseline:
         }
 
 
-def start_of(window: int, window_minutes: int) -> datetime:
-    """When a window begins."""
-    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(minutes=window * window_minutes)
-
-
 def newest(spark: SparkSession, settings: Settings, table_name: str) -> Baseline | None:
     """The newest baseline of a table, or None."""
     rows = spark.table(settings.table("baselines")).where(F.col("table_name") == table_name)
@@ -81,7 +76,7 @@ def newest(spark: SparkSession, settings: Settings, table_name: str) -> Baseline
     if row is None:
         return None
     minutes = row["window_minutes"]
-    windows = tuple(int(start.astimezone(UTC).timestamp()) // (60 * minutes) for start in row["windows"])
+    windows = tuple(number_of(start, minutes) for start in row["windows"])
     edges = {column: tuple(values) for column, values in row["edges"].items()}
     shape = Shape(minutes, tuple(row["slices"]), edges, dict(row["scales"]))
     kept = [profile.from_json(one, shape) for one in json.loads(row["reference"])]
@@ -90,7 +85,9 @@ def newest(spark: SparkSession, settings: Settings, table_name: str) -> Baseline
 
 def window_counts(silver: DataFrame, contract: Contract, window_minutes: int) -> dict[int, int]:
     """How many events each window has."""
-    counted = silver.groupBy(profile.window_of(contract, window_minutes)).agg(F.count(F.lit(1)).alias("records")).toArrow().to_pydict()
+    counted = (
+        silver.groupBy(profile.event_window(contract, Shape(window_minutes))).agg(F.count(F.lit(1)).alias("records")).toArrow().to_pydict()
+    )
     return dict(zip(counted["window"], counted["records"], strict=True))
 
 
@@ -120,11 +117,9 @@ class Choice:
     @classmethod
     def from_texts(cls, name: str, begin: str, end: str) -> "Choice":
         """Parameters as texts. Raises `UsageError` naming one that cannot be used."""
-        choice = cls(name.strip() or "chosen", parse_time("from_time", begin), parse_time("until_time", end))
+        choice = cls(name.strip() or "chosen", *parse_period(begin, end))
         if (choice.begin is None) != (choice.end is None):
             raise UsageError("Give both 'from_time' and 'until_time', or neither for the newest clean windows.")
-        if choice.begin and choice.begin >= choice.end:
-            raise UsageError(f"Parameter 'until_time' is {end!r}: it must lie behind 'from_time'.")
         return choice
 
 
@@ -153,7 +148,7 @@ def set_baseline(spark: SparkSession, settings: Settings, choice: Choice) -> Mad
     minutes = settings.window_minutes
     counts = window_counts(silver, contract, minutes)
     if choice.begin and choice.end:
-        chosen = range(-(-int(choice.begin.timestamp()) // (60 * minutes)), int(choice.end.timestamp()) // (60 * minutes))
+        chosen = range(-(-int(choice.begin.timestamp()) // (60 * minutes)), number_of(choice.end, minutes))
         windows = tuple(window for window in chosen if counts.get(window, 0) >= MIN_RECORDS)
         if not windows:
             raise PipelineError(
@@ -171,10 +166,15 @@ def set_baseline(spark: SparkSession, settings: Settings, choice: Choice) -> Mad
         windows = tuple(sorted(-window for window in found))
     before = newest(spark, settings, SILVER)
     made = make(silver, contract, windows, minutes, before.baseline_id + 1 if before else 1, choice.name)
-    past = silver.where(in_windows(contract, windows, minutes))
-    held = profile.collect(past, profile.counts(past, contract, made.shape).toArrow(), contract, made.shape)
-    tables.append_rows(spark, settings, tables.BASELINES, [made.with_reference(held).to_row(None, settings.run_id, datetime.now(UTC))])
+    made = made.with_reference(held_by(silver, contract, made))
+    tables.append_rows(spark, settings, tables.BASELINES, [made.to_row(None, settings.run_id, datetime.now(UTC))])
     return Made(made.baseline_id, len(windows), sum(counts[window] for window in windows))
+
+
+def held_by(silver: DataFrame, contract: Contract, baseline: Baseline) -> Profiles:
+    """Profiles of the windows that a baseline stands on."""
+    past = silver.where(in_windows(contract, baseline.windows, baseline.shape.window_minutes))
+    return profile.collect(past, profile.counts(past, contract, baseline.shape).toArrow(), contract, baseline.shape)
 
 
 def make(
@@ -190,7 +190,7 @@ def make(
     numbers = profile.numbers(contract)
     edges, scales = {}, {}
     if numbers:
-        found = rows.agg(*(F.percentile_approx(F.col(f"`{n}`").cast("double"), list(_SHARES), 10_000).alias(n) for n in numbers)).first()
+        found = rows.agg(*(F.percentile_approx(F.col(f"`{n}`").cast("double"), list(SHARES), 10_000).alias(n) for n in numbers)).first()
         for number in numbers:
             if found[number]:
                 edges[number], scale = lay_bins(np.array(found[number]))
@@ -204,7 +204,7 @@ def lay_bins(quantiles: np.ndarray) -> tuple[tuple[float, ...], float | None]:
     width = quantiles[-1] - quantiles[0] or max(1.0, abs(float(quantiles[0])))
     beyond = np.array(_BEYOND) * width
     edges = np.unique(np.concatenate([quantiles[0] - beyond, quantiles, quantiles[-1] + beyond]))
-    low, middle, high = (float(np.interp(share, _SHARES, quantiles)) for share in (0.1, 0.5, 0.9))
+    low, middle, high = (float(np.interp(share, SHARES, quantiles)) for share in (0.1, 0.5, 0.9))
     scale = abs(middle) / 10
     if scale and abs(_skew(low, middle, high)) > 0.1:
         scaled = _skew(*np.arcsinh(np.array([low, middle, high]) / scale))
@@ -225,4 +225,4 @@ def in_windows(contract: Contract, windows: Sequence[int], window_minutes: int):
     within = (time >= begin) & (time < end)
     if len(windows) == max(windows) - min(windows) + 1:
         return within
-    return within & profile.window_of(contract, window_minutes).isin([int(window) for window in windows])
+    return within & profile.event_window(contract, Shape(window_minutes)).isin([int(window) for window in windows])

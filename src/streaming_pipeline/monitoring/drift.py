@@ -66,19 +66,26 @@ def pairs(windows: Iterable[int], profiles: Profiles, baseline: Profiles, bucket
     before it."""
     out = []
     wanted = set(windows)
-    held: dict[tuple[int, int], dict[tuple[str, str], ColumnProfile]] = {}
-    for source in (profiles, baseline):
-        for (window, slice_name, column), one in source.items():
-            if slice_name != ALL:
-                held.setdefault((id(source), window), {})[slice_name, column] = one
-    by_slice = lambda source, window: held.get((id(source), window), {})  # noqa: E731
+    slices, slices_of_baseline = _slices(profiles), _slices(baseline)
     for (window, slice_name, column), now in sorted(profiles.items()):
         if window not in wanted:
             continue
-        for comparison, reference, place in (("baseline", baseline, window % buckets), ("previous", profiles, window - 1)):
+        for comparison, reference, parts, place in (
+            ("baseline", baseline, slices_of_baseline, window % buckets),
+            ("previous", profiles, slices, window - 1),
+        ):
             then = reference.get((place, slice_name, column))
             if then is not None:
-                out.append(Pair(now, _in_the_mix_of(now, then, by_slice(profiles, window), by_slice(reference, place)), comparison))
+                out.append(Pair(now, _in_the_mix_of(now, then, slices.get(window, {}), parts.get(place, {})), comparison))
+    return out
+
+
+def _slices(profiles: Profiles) -> dict[int, Slices]:
+    """The profiles of each window but those of all slices together."""
+    out: dict[int, dict[tuple[str, str], ColumnProfile]] = {}
+    for (window, slice_name, column), one in profiles.items():
+        if slice_name != ALL:
+            out.setdefault(window, {})[slice_name, column] = one
     return out
 
 
@@ -206,8 +213,8 @@ def _judged(found: Sequence[Drift]) -> list[Drift]:
         if known and p < ALPHA:
             size = max(one.value, 1 / one.value if one.value else np.inf) if one.metric == "std_ratio" else abs(one.value)
             severity = "critical" if size >= critical else "warning" if size >= warning else None
-        values = {**vars(one), "p_value": float(p) if known else one.p_value, "is_drift": severity is not None if known else None}
-        out.append(Drift(**{**values, "severity": severity}))
+        adjusted = float(p) if known else one.p_value
+        out.append(replace(one, p_value=adjusted, is_drift=severity is not None if known else None, severity=severity))
     return out
 
 

@@ -51,13 +51,8 @@ class MonitorLog:
         said = ": ".join(filter(None, (self.status, self.status_reason)))
         listed = lambda counts: ", ".join(f"{name} ({count:,})" for name, count in counts)  # noqa: E731
         fields, findings = listed(list(self.unknown_fields.items())[:5]), listed(sorted(self.findings.items()))
-        return "; ".join(
-            [
-                said,
-                *([f"findings: {findings}"] if findings else []),
-                *([f"fields that the contract lacks: {fields}"] if fields else []),
-            ]
-        )
+        parts = (said, findings and f"findings: {findings}", fields and f"fields that the contract lacks: {fields}")
+        return "; ".join(filter(None, parts))
 
 
 def monitor_silver_events(spark: SparkSession, settings: Settings) -> MonitorLog:

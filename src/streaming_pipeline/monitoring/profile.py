@@ -5,8 +5,9 @@ look, and merges with what earlier looks told of it.
 """
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -16,11 +17,11 @@ from pyspark.sql import functions as F
 
 from streaming_pipeline.contract import Contract
 from streaming_pipeline.detectors.summary import Summary
+from streaming_pipeline.monitoring.windows import window_of
 
 ALL = "*"
 """The slice that is everything."""
 OTHER = "(other)"
-MINUTE_MICROS = 60_000_000
 MOST_CATEGORIES = 50
 BEYOND = 6
 """So many edges on each side lie outside of the baseline's values."""
@@ -44,6 +45,10 @@ class Shape:
         scale = self.scales.get(column)
         return np.arcsinh(np.asarray(values) / scale) if scale else np.asarray(values)
 
+    def scaled_edges(self, column: str) -> np.ndarray:
+        """The edges of its bins, as the detectors see them."""
+        return self.scaled(column, np.array(self.edges.get(column, ())))
+
     def unscaled(self, column: str, value: float) -> float:
         """A value as it was before `scaled`."""
         scale = self.scales.get(column)
@@ -51,7 +56,7 @@ class Shape:
 
     def ends(self, column: str) -> tuple[float, float]:
         """Between which the baseline's own values lie, but for one in a thousand on each side, as detectors see them."""
-        edges = self.scaled(column, np.array(self.edges[column]))
+        edges = self.scaled_edges(column)
         beyond = min(BEYOND, (len(edges) - 1) // 2)
         return float(edges[beyond]), float(edges[-1 - beyond])
 
@@ -60,6 +65,11 @@ def scaled_column(value: Column, scale: float | None) -> Column:
     """A number as detectors see it."""
     # Of a negative number far from 0 Spark's asinh is -Infinity.
     return F.signum(value) * F.asinh(F.abs(value) / scale) if scale else value
+
+
+def unscaled_column(value: Column, scale: float | None) -> Column:
+    """A number as it was before `scaled_column`."""
+    return F.sinh(value) * scale if scale else value
 
 
 def numbers(contract: Contract) -> list[str]:
@@ -84,9 +94,9 @@ def many_valued(contract: Contract) -> list[str]:
     return [name for name in contract.field_names if name not in known]
 
 
-def window_of(contract: Contract, window_minutes: int) -> Column:
-    """The number of the window (since 1970) that an event is in."""
-    return F.floor(F.unix_micros(f"`{contract.event_time_field}`") / (MINUTE_MICROS * window_minutes)).cast("long").alias("window")
+def event_window(contract: Contract, shape: Shape) -> Column:
+    """The number of the window that an event is in."""
+    return window_of(f"`{contract.event_time_field}`", shape.window_minutes).alias("window")
 
 
 def slice_of(contract: Contract, shape: Shape) -> Column:
@@ -101,8 +111,7 @@ def counts(silver: DataFrame, contract: Contract, shape: Shape) -> DataFrame:
     """`minute, window, slice, records`, `nulls_<field>` of each field that may be empty, and of each number that has bins
     `present_<field>` and `sum_<field>`, as detectors see it, cut at the ends of the bins that the baseline's own values lie in: one value
     far out must not make a minute strange. Minutes (since 1970) are of Kafka's clock."""
-    minute = F.floor(F.unix_micros("kafka_timestamp") / MINUTE_MICROS).cast("long").alias("minute")
-    keys = (minute, window_of(contract, shape.window_minutes), slice_of(contract, shape))
+    keys = (window_of("kafka_timestamp", 1).alias("minute"), event_window(contract, shape), slice_of(contract, shape))
     nulls = (F.count_if(F.isnull(f"`{name}`")).alias(f"nulls_{name}") for name in optional(contract))
     sums = []
     for name in (n for n in numbers(contract) if n in shape.edges):
@@ -115,7 +124,7 @@ def counts(silver: DataFrame, contract: Contract, shape: Shape) -> DataFrame:
 def sketches(silver: DataFrame, contract: Contract, shape: Shape) -> DataFrame:
     """`window, slice` and of each field that may have many values `sketch_<field>` and `distinct_<field>`; the slice * holds all."""
     names = many_valued(contract)
-    keys = (window_of(contract, shape.window_minutes), slice_of(contract, shape))
+    keys = (event_window(contract, shape), slice_of(contract, shape))
     hashed = (F.hll_sketch_agg(F.xxhash64(f"`{name}`"), _SKETCH_BITS).alias(f"sketch_{name}") for name in names)
     by_slice = silver.groupBy(*keys).agg(*hashed)
     together = (F.hll_union_agg(f"sketch_{name}").alias(f"sketch_{name}") for name in names)
@@ -125,7 +134,7 @@ def sketches(silver: DataFrame, contract: Contract, shape: Shape) -> DataFrame:
 
 def category_counts(silver: DataFrame, column: str, contract: Contract, shape: Shape) -> DataFrame:
     """`window, slice, category, records`; NULL is no category."""
-    keys = (window_of(contract, shape.window_minutes), slice_of(contract, shape), F.col(f"`{column}`").cast("string").alias("category"))
+    keys = (event_window(contract, shape), slice_of(contract, shape), F.col(f"`{column}`").cast("string").alias("category"))
     return silver.where(f"`{column}` IS NOT NULL").groupBy(*keys).agg(F.count(F.lit(1)).alias("records"))
 
 
@@ -136,7 +145,7 @@ def bins(silver: DataFrame, column: str, contract: Contract, shape: Shape) -> Da
     scale = shape.scales.get(column)
     # Neither NULL nor NaN nor infinite.
     rows = silver.where(F.abs(value) <= sys.float_info.max).select(
-        window_of(contract, shape.window_minutes),
+        event_window(contract, shape),
         slice_of(contract, shape),
         value.alias("value"),
         bin_of(value, shape.edges.get(column, ())).alias("bin"),
@@ -244,32 +253,36 @@ def _category_counts(silver: DataFrame, name: str, contract: Contract, shape: Sh
 def _summaries(silver: DataFrame, name: str, contract: Contract, shape: Shape) -> dict[tuple[int, str, str], tuple[Summary, Summary]]:
     """The summaries of one number, raw and scaled."""
     edges = np.array(shape.edges.get(name, ()))
-    rows = bins(silver, name, contract, shape).toArrow().sort_by([("window", "ascending"), ("slice", "ascending")])
-    get = {column: rows[column].to_numpy() for column in rows.column_names if column != "slice"}
-    slices = np.array(rows["slice"].to_pylist(), dtype=object)
-    borders = np.flatnonzero((np.diff(get["window"]) != 0) | (slices[1:] != slices[:-1])) + 1 if len(slices) else []
     found: dict[tuple[int, str, str], tuple[Summary, Summary]] = {}
-    for part in np.split(np.arange(len(slices)), borders) if len(slices) else []:
-        lowest, highest = get["lowest"][part].min(), get["highest"][part].max()
-        raw = _summary(edges, get, part, "", lowest, highest)
+    for window, slice_name, rows in by_window_and_slice(bins(silver, name, contract, shape).toArrow()):
+        lowest, highest = rows["lowest"].min(), rows["highest"].max()
+        raw = scaled = _summary(edges, rows, "", lowest, highest)
         if name in shape.scales:
-            ends = shape.scaled(name, np.array([lowest, highest]))
-            scaled = _summary(shape.scaled(name, edges), get, part, "scaled_", *ends)
-        else:
-            scaled = raw
-        window = int(get["window"][part[0]])
-        found[window, slices[part[0]], name] = (raw, scaled)
+            scaled = _summary(shape.scaled(name, edges), rows, "scaled_", *shape.scaled(name, np.array([lowest, highest])))
         before = found.get((window, ALL, name))
+        found[window, slice_name, name] = (raw, scaled)
         found[window, ALL, name] = (before[0].merge(raw), before[1].merge(scaled)) if before else (raw, scaled)
     return found
 
 
-def _summary(edges: np.ndarray, get: Mapping[str, np.ndarray], part: np.ndarray, kind: str, lowest: float, highest: float) -> Summary:
+def by_window_and_slice(rows: pa.Table) -> Iterator[tuple[int, str, dict[str, np.ndarray]]]:
+    """(window, slice, the other columns of its rows), in order."""
+    if not len(rows):
+        return
+    rows = rows.sort_by([("window", "ascending"), ("slice", "ascending")])
+    windows, slices = rows["window"].to_numpy(), np.array(rows["slice"].to_pylist(), dtype=object)
+    columns = {name: rows[name].to_numpy() for name in rows.column_names if name not in ("window", "slice")}
+    borders = np.flatnonzero((np.diff(windows) != 0) | (slices[1:] != slices[:-1])) + 1
+    for begin, end in pairwise([0, *borders.tolist(), len(slices)]):
+        yield int(windows[begin]), slices[begin], {name: values[begin:end] for name, values in columns.items()}
+
+
+def _summary(edges: np.ndarray, rows: Mapping[str, np.ndarray], kind: str, lowest: float, highest: float) -> Summary:
     count, means, m2 = (np.zeros(len(edges) + 1) for _ in range(3))
-    at = get["bin"][part]
-    count[at] = get["records"][part]
-    means[at] = get[f"{kind}mean"][part]
-    m2[at] = get[f"{kind}variance"][part] * count[at]
+    at = rows["bin"]
+    count[at] = rows["records"]
+    means[at] = rows[f"{kind}mean"]
+    m2[at] = rows[f"{kind}variance"] * count[at]
     return Summary(edges, count, means, m2, float(lowest), float(highest))
 
 

@@ -8,14 +8,16 @@ from typing import Any
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from streaming_pipeline.monitoring.baseline import MIN_RECORDS
 from streaming_pipeline.monitoring.drift import Drift
-from streaming_pipeline.monitoring.profile import ALL, MINUTE_MICROS
+from streaming_pipeline.monitoring.profile import ALL
+from streaming_pipeline.monitoring.windows import number_of, window_of
 
 MOST = 50
 """So many names are told at most: a producer that makes names of values must not fill the log."""
 MIN_ADDED = 3
 """So many records make a new field; fewer are somebody's slip."""
-MIN_REJECTED, MIN_RECORDS = 20, 100
+MIN_REJECTED = 20
 SHARE, TIMES_USUAL = 10.0, 5.0
 """A field is removed or retyped where so many per cent of a window's records are rejected for it, and so many times the usual."""
 _METRIC_OF = {"missing": "schema_removed", "wrong_type": "schema_retyped"}
@@ -52,7 +54,7 @@ def unknown_fields(bronze: DataFrame) -> list[UnknownField]:
 
 def rejections(quarantined: DataFrame, window_minutes: int) -> dict[tuple[int, str], int]:
     """(window of arrival, reason) → rejected records; the reason * stands for any."""
-    window = F.floor(F.unix_micros("kafka_timestamp") / (MINUTE_MICROS * window_minutes)).cast("long").alias("window")
+    window = window_of("kafka_timestamp", window_minutes).alias("window")
     reasons = quarantined.select(window, F.explode(F.array_append(F.array_distinct("reasons"), F.lit(ALL))).alias("reason"))
     return {(row["window"], row["reason"]): row["count"] for row in reasons.groupBy("window", "reason").count().collect()}
 
@@ -67,7 +69,7 @@ def changes(
         before = known.fields.get(one.name, 0)
         known.fields[one.name] = before + one.records
         if before < MIN_ADDED <= known.fields[one.name]:
-            window = int(one.first_at.timestamp() // (60 * window_minutes))
+            window = number_of(one.first_at, window_minutes)
             share = 100 * min(1.0, one.records / max(total, one.records))
             found.append(Drift(window, ALL, one.name, "contract", "schema_added", share, None, 0.0, one.records, 0, True, "warning"))
     for (window, reason), count in sorted(rejected.items()):

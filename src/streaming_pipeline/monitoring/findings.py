@@ -1,0 +1,160 @@
+"""What a look found, as rows of its tables.
+
+Every row carries the look's number. The state goes first and the row of `monitor_logs` last; what a look wrote that did not come to it is
+taken away by the next one, which has the same number.
+"""
+
+from collections import Counter
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from streaming_pipeline import tables
+from streaming_pipeline.monitoring import state as states
+from streaming_pipeline.monitoring.arrivals import Anomaly
+from streaming_pipeline.monitoring.baseline import SILVER, Baseline
+from streaming_pipeline.monitoring.drift import Drift
+from streaming_pipeline.monitoring.profile import ALL, ColumnProfile, Profiles
+from streaming_pipeline.monitoring.windows import start_of
+from streaming_pipeline.settings import Settings
+
+_QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
+_QUANTILE_NAMES = [f"p{100 * q:02.0f}" for q in _QUANTILES]
+
+
+@dataclass(frozen=True)
+class Look:
+    """Which look it is, and when."""
+
+    number: int
+    run_id: str
+    now: datetime
+    window_minutes: int
+
+    def of_window(self, window: int) -> dict[str, Any]:
+        """What every row about a window of silver begins with."""
+        begin, end = (start_of(number, self.window_minutes) for number in (window, window + 1))
+        return {**self.of_table(), "window_start": begin, "window_end": end}
+
+    def of_table(self) -> dict[str, Any]:
+        """What every row about silver begins with."""
+        return {"look": self.number, "run_id": self.run_id, "table_name": SILVER}
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a look has to write besides its state."""
+
+    profiles: Profiles
+    judged: list[Drift]
+    anomalies: list[Anomaly]
+    outside: DataFrame | None
+    baseline: Baseline | None
+    """The one in force."""
+    is_new: bool
+    """Whether this look made it."""
+
+
+def write(spark: SparkSession, settings: Settings, look: Look, state: states.State, found: Found) -> dict[str, int]:
+    """Write the rows of this look; returns how many findings there are of each kind."""
+    baseline_id = found.baseline.baseline_id if found.baseline else None
+    rows = {
+        # First: by it the next look knows that there is something to take away, should this one not come to its end.
+        tables.MONITOR_STATE: states.rows(state, look.number, look.now),
+        tables.BASELINES: [found.baseline.to_row(look.number, look.run_id, look.now)] if found.is_new else [],
+        tables.PROFILE_METRICS: [_profile_row(one, baseline_id, look) for one in found.profiles.values()],
+        tables.DRIFT_METRICS: [_drift_row(one, baseline_id, look) for one in found.judged],
+        tables.ANOMALY_LOGS: [_anomaly_row(one, look) for one in found.anomalies],
+    }
+    for table, of_table in rows.items():
+        if of_table:
+            tables.append_rows(spark, settings, table, of_table)
+    findings = Counter(one.anomaly_type for one in found.anomalies)
+    findings.update("schema_change" if one.metric.startswith("schema_") else "drift" for one in found.judged if one.is_drift)
+    if found.outside is not None:
+        findings["outlier"] += tables.append(settings, "anomaly_logs", _outlier_rows(found.outside, look))
+    return {kind: count for kind, count in findings.items() if count}
+
+
+def _profile_row(one: ColumnProfile, baseline_id: int | None, look: Look) -> dict[str, Any]:
+    raw = one.raw if one.raw and one.raw.records else None
+    binned = raw if raw and len(raw.edges) else None
+    return {
+        **look.of_window(one.window),
+        "slice": one.slice,
+        "column_name": one.column,
+        "baseline_id": baseline_id,
+        "records": one.records,
+        "nulls": one.nulls,
+        "distinct_count": one.distinct,
+        "distinct_sketch": one.sketch,
+        "avg": raw.mean if raw else None,
+        "stddev": raw.std if raw else None,
+        "min": raw.lowest if raw else None,
+        "max": raw.highest if raw else None,
+        "quantiles": dict(zip(_QUANTILE_NAMES, binned.quantiles(_QUANTILES).tolist(), strict=True)) if binned else None,
+        "bin_counts": [int(count) for count in binned.count] if binned else None,
+        "category_counts": one.categories,
+    }
+
+
+def _drift_row(one: Drift, baseline_id: int | None, look: Look) -> dict[str, Any]:
+    return {
+        **look.of_window(one.window),
+        "column_name": one.column,
+        "slice": one.slice,
+        "comparison": one.comparison,
+        "baseline_id": baseline_id,
+        "metric": one.metric,
+        "value": one.value,
+        "p_value": one.p_value,
+        "threshold": one.threshold,
+        "records": one.records,
+        "compared_records": one.compared_records,
+        "status": "unknown" if one.is_drift is None else "drift" if one.is_drift else "ok",
+        "is_drift": one.is_drift,
+        "severity": one.severity,
+    }
+
+
+def _anomaly_row(one: Anomaly, look: Look) -> dict[str, Any]:
+    return {
+        **look.of_table(),
+        "detector": one.detector,
+        "anomaly_type": one.anomaly_type,
+        "series": one.series,
+        "slice": one.slice,
+        "event_time": start_of(one.start, 1),
+        "window_start": start_of(one.start, 1),
+        "window_end": start_of(one.end, 1),
+        "observed": one.observed,
+        "expected": one.expected,
+        "score": one.score,
+        "threshold": one.threshold,
+        "severity": "critical" if one.anomaly_type == "missing_pattern" and one.slice == ALL else "warning",
+        "detected_at": look.now,
+    }
+
+
+def _outlier_rows(outside: DataFrame, look: Look) -> DataFrame:
+    """What `values.outside` found → rows of `anomaly_logs`."""
+    return outside.select(
+        *(F.lit(value).alias(name) for name, value in look.of_table().items()),
+        "detector",
+        F.lit("outlier").alias("anomaly_type"),
+        F.col("column_name").alias("series"),
+        "slice",
+        F.col("event_id").cast("string").alias("event_id"),
+        "event_time",
+        F.lit(None).cast("timestamp").alias("window_start"),
+        F.lit(None).cast("timestamp").alias("window_end"),
+        "observed",
+        "expected",
+        "score",
+        "threshold",
+        F.when(F.abs("score") >= 2 * F.col("threshold"), "warning").otherwise("info").alias("severity"),
+        F.lit(look.now).alias("detected_at"),
+    ).withColumn("look", F.col("look").cast("long"))

@@ -1,0 +1,80 @@
+"""What one look hands to the next, in `monitor_state`."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from pyspark.sql import Row, SparkSession
+from pyspark.sql import functions as F
+
+from streaming_pipeline import tables
+from streaming_pipeline.monitoring import profile, values
+from streaming_pipeline.monitoring.arrivals import Watch
+from streaming_pipeline.monitoring.baseline import Baseline
+from streaming_pipeline.monitoring.profile import Profiles
+from streaming_pipeline.monitoring.schema import Known
+from streaming_pipeline.settings import Settings
+
+
+@dataclass(eq=False)
+class State:
+    """What one look hands to the next."""
+
+    watches: dict[str, Watch] = field(default_factory=dict)
+    memories: values.Memories = field(default_factory=dict)
+    open: Profiles = field(default_factory=dict)
+    """Windows that are not closed, and the last one that is."""
+    next_window: int | None = None
+    """The first window whose drift was not judged."""
+    last_minute: int | None = None
+    """Of the newest arrival."""
+    schema: Known = field(default_factory=Known)
+    baseline_id: int | None = None
+    """By which memories and open windows were made."""
+
+
+def finished(spark: SparkSession, settings: Settings, look: int, tables_of_look: Iterable[tables.Table]) -> list[Row]:
+    """The newest state of a look before this one. What a look of this number wrote that did not come to its end is taken away: it
+    wrote its state first."""
+    held = spark.table(settings.table("monitor_state"))
+    looks = sorted(row["look"] for row in held.select("look").distinct().collect())
+    if looks and looks[-1] >= look:
+        for table in tables_of_look:
+            spark.sql(f"DELETE FROM {settings.table(table.name)} WHERE look >= {look}")
+    before = [number for number in looks if number < look]
+    return held.where(F.col("look") == before[-1]).collect() if before else []
+
+
+def rows(state: State, look: int, now: datetime) -> list[dict[str, Any]]:
+    """As rows of `monitor_state`."""
+    parts = [("arrivals", name, watch.to_json()) for name, watch in state.watches.items()]
+    parts += [("values", f"{column}/{name}", memory.to_json()) for (column, name), memory in state.memories.items()]
+    parts += [("drift", "", {"next_window": state.next_window, "open": [profile.to_json(one) for one in state.open.values()]})]
+    parts += [("schema", "", state.schema.to_json())]
+    parts += [("clock", "", {"last_minute": state.last_minute, "baseline_id": state.baseline_id})]
+    return [
+        {"look": look, "detector": detector, "slice": name, "state": json.dumps(held), "updated_at": now} for detector, name, held in parts
+    ]
+
+
+def load(rows: list[Row], held: Baseline | None) -> State:
+    """What the rows remember; memories and open windows only if they were made by the baseline that is in force."""
+    content = {(row["detector"], row["slice"]): json.loads(row["state"]) for row in rows}
+    clock = content.get(("clock", ""), {"last_minute": None, "baseline_id": None})
+    state = State(last_minute=clock["last_minute"], baseline_id=clock["baseline_id"])
+    is_of_baseline = held is not None and state.baseline_id == held.baseline_id
+    for (detector, name), kept in content.items():
+        if detector == "arrivals":
+            state.watches[name] = Watch.from_json(kept)
+        elif detector == "schema":
+            state.schema = Known(**kept)
+        elif is_of_baseline and detector == "values":
+            column, slice_name = name.split("/", 1)
+            state.memories[column, slice_name] = values.ColumnMemory.from_json(kept, held.shape.scaled_edges(column))
+        elif is_of_baseline and detector == "drift":
+            state.next_window = kept["next_window"]
+            opened = [profile.from_json(one, held.shape) for one in kept["open"]]
+            state.open = {one.key: one for one in opened}
+    return state

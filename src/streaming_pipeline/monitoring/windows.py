@@ -1,0 +1,24 @@
+"""Windows are numbered since 1970: which one is a time in, and when does one begin?"""
+
+from datetime import UTC, datetime, timedelta
+
+from pyspark.sql import Column
+from pyspark.sql import functions as F
+
+DAY_MINUTES = 1440
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def window_of(column: str, minutes: int) -> Column:
+    """The number of the window of so many minutes that a timestamp column is in."""
+    return F.floor(F.unix_micros(column) / (60_000_000 * minutes)).cast("long")
+
+
+def number_of(time: datetime, minutes: int) -> int:
+    """The number of the window that a time is in."""
+    return int(time.timestamp() // (60 * minutes))
+
+
+def start_of(window: int, minutes: int) -> datetime:
+    """When a window begins."""
+    return _EPOCH + timedelta(minutes=window * minutes)
