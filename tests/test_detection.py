@@ -15,6 +15,7 @@ from pyspark.sql import functions as F
 
 from streaming_pipeline import synthetic, tables
 from streaming_pipeline.contract import load_contract
+from streaming_pipeline.detectors import DETECTORS
 from streaming_pipeline.detectors.summary import Summary
 from streaming_pipeline.errors import PipelineError, UsageError
 from streaming_pipeline.monitoring import baseline, detection, profile, schema
@@ -275,6 +276,8 @@ def test_a_new_baseline_is_a_command_and_in_force_from_the_next_look_on(spark, o
     generated = synthetic.generate(60_000, seed=5, start=START, duration=timedelta(days=7), faults=[])
     moved = generated.time_ms >= (START + timedelta(days=4)).timestamp() * 1000
     generated.value[moved] = np.rint(generated.value[moved] * 1.6).astype(np.int64)
+    first_of_last_day = int(np.searchsorted(generated.time_ms, (START + timedelta(days=6, minutes=5)).timestamp() * 1000))
+    generated.value[first_of_last_day] = 10**7
     columns = fill_silver(spark, settings, generated)
     contract, silver = shipped_contract(), spark.table(settings.table("silver_events"))
     border = int(np.searchsorted(columns["arrival_ms"], (START + timedelta(days=6)).timestamp() * 1000))
@@ -289,6 +292,9 @@ def test_a_new_baseline_is_a_command_and_in_force_from_the_next_look_on(spark, o
     detect(spark, settings, contract, silver.where(f"offset >= {border}"), None, None, 2, at(-1), waiting=0)
     second = held(spark, settings, "drift_metrics", f"{psi} AND look = 2")
     assert len(second) >= 20 and {(row["baseline_id"], row["is_drift"]) for row in second} == {(2, False)}
+    # What the baseline held is remembered: its first hour is judged already.
+    strange = held(spark, settings, "anomaly_logs", f"look = 2 AND event_id = '{generated.first_id + first_of_last_day}'")
+    assert {row["detector"] for row in strange} == set(DETECTORS)
     assert [row["name"] for row in sorted(held(spark, settings, "baselines"), key=lambda row: row["baseline_id"])] == [
         baseline.FIRST,
         "after the change",

@@ -315,12 +315,14 @@ def merged(first: ColumnProfile, second: ColumnProfile) -> ColumnProfile:
 
 def to_json(one: ColumnProfile) -> dict[str, Any]:
     """A profile as JSON can hold it, without what only its own look needs."""
-    raw = one.raw.to_json() if one.raw else None
-    return {"key": one.key, "records": one.records, "nulls": one.nulls, "raw": raw, "categories": one.categories}
+    raw, scaled = (summary.to_json() if summary else None for summary in (one.raw, one.scaled))
+    return {"key": one.key, "records": one.records, "nulls": one.nulls, "raw": raw, "scaled": scaled, "categories": one.categories}
 
 
 def from_json(held: dict[str, Any], shape: Shape) -> ColumnProfile:
     """What `to_json` wrote of a profile made by this shape."""
     window, slice_name, column = held["key"]
-    raw = Summary.from_json(held["raw"], shape.edges.get(column, ())) if held["raw"] is not None else None
-    return ColumnProfile(window, slice_name, column, held["records"], held["nulls"], raw=raw, categories=held["categories"])
+    edges = {"raw": shape.edges.get(column, ()), "scaled": shape.scaled_edges(column)}
+    # Baselines of older versions have no `scaled`.
+    kept = {name: Summary.from_json(held[name], edges[name]) if held.get(name) is not None else None for name in edges}
+    return ColumnProfile(window, slice_name, column, held["records"], held["nulls"], **kept, categories=held["categories"])
