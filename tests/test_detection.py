@@ -21,6 +21,7 @@ from streaming_pipeline.errors import PipelineError, UsageError
 from streaming_pipeline.monitoring import baseline, detection, profile, schema
 from streaming_pipeline.monitoring.detection import detect
 from streaming_pipeline.monitoring.state import State
+from streaming_pipeline.queries import query
 from streaming_pipeline.settings import Settings
 
 START = datetime(2026, 3, 2, tzinfo=UTC)
@@ -112,6 +113,10 @@ def test_each_fault_is_found_and_nothing_else(spark, offline_settings, faulty):
     for kind, anomaly_type in (("spike", "spike"), ("gap", "missing_pattern")):
         found = held(spark, offline_settings, "anomaly_logs", f"anomaly_type = '{anomaly_type}'")
         assert found and all(overlaps(row, truth[kind]) for row in found)
+    documented = (ROOT / "docs" / "monitoring.md").read_text()
+    for name, table in (("drift", "drift_metrics"), ("spikes_and_silences", "anomaly_logs"), ("strange_events", "anomaly_logs")):
+        assert query(name) in documented
+        assert spark.sql(query(name).replace(table, offline_settings.table(table))).collect()
     # Outliers: those behind the baseline, all of them, and next to none that are none. The demo's usual values end at four spreads.
     (made,) = held(spark, offline_settings, "baselines")
     begins = max(made["windows"]) + timedelta(hours=1)
