@@ -15,6 +15,7 @@ MODULES = sorted(SOURCE.rglob("*.py"))
 BELOW = {
     "errors",
     "settings",
+    "config_files",
     "contract",
     "rules",
     "coordinates",

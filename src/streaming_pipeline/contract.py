@@ -11,9 +11,7 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from streaming_pipeline.errors import UsageError
+from streaming_pipeline.config_files import Checker, parse_yaml, read_text
 
 SPARK_TYPES = {
     "string": "string",
@@ -85,27 +83,13 @@ class Contract:
 
 def load_contract(path: str | Path) -> Contract:
     """Read and validate a contract file; raises `UsageError` naming the file and the key."""
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"{path}: the event contract cannot be read ({error.strerror}). Check the parameter config_dir.") from None
-    except UnicodeDecodeError:
-        raise UsageError(f"{path}: the event contract is not UTF-8 text.") from None
-    return parse_contract(text, str(path))
+    return parse_contract(read_text(path, "the event contract"), str(path))
 
 
 def parse_contract(text: str, source: str = "event contract") -> Contract:
     """The contract that `text` (YAML) holds; raises `UsageError` naming `source` and the key at fault."""
-    try:
-        document = yaml.load(text, _Loader)
-        canonical = yaml.safe_dump(document, sort_keys=True)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" line {mark.line + 1}" if mark else ""
-        raise UsageError(f"{source}{where}: not valid YAML ({getattr(error, 'problem', None) or 'unreadable'}).") from None
-    except RecursionError:
-        raise UsageError(f"{source}: lists and mappings are nested too deep for a contract.") from None
-    check = _Checker(source)
+    document, canonical = parse_yaml(text, source)
+    check = Checker(source)
     top = check.mapping(document, "the file", {"apiVersion", "kind", "id", "version", "status", "schema"}, _TOP_KEYS)
     if not str(top["apiVersion"]).startswith("v3."):
         check.fail("apiVersion", f"{top['apiVersion']!r} is not supported: use v3.x")
@@ -124,7 +108,7 @@ def parse_contract(text: str, source: str = "event contract") -> Contract:
     keys = [item["name"] for item in event["properties"] if item.get("primaryKey")]
     if len(keys) != 1:
         check.fail("schema[0].properties", f"exactly one field must have primaryKey: true, not {len(keys)}")
-    custom = check.custom_properties(event.get("customProperties", []), "schema[0].customProperties")
+    custom = _custom_properties(check, event.get("customProperties", []), "schema[0].customProperties")
     by_name = {field.name: field for field in fields}
     time_name = custom.get("eventTimeField")
     if not isinstance(time_name, str) or time_name not in by_name or by_name[time_name].logical_type != "timestamp":
@@ -165,70 +149,20 @@ _FIELD_KEYS = {
 }
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML without what hides a mistake or grows without end: a key given twice, of which the last would win, and aliases."""
-
-    def compose_node(self, parent: Any, index: Any) -> yaml.Node:
-        event = self.peek_event()
-        if isinstance(event, yaml.AliasEvent):
-            raise yaml.MarkedYAMLError(problem=f"write *{event.anchor} out, aliases are not supported", problem_mark=event.start_mark)
-        return super().compose_node(parent, index)
-
-    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
-        node = super().compose_mapping_node(anchor)
-        seen = set()
-        for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                raise yaml.MarkedYAMLError(problem="a key must be a text, not a list or mapping", problem_mark=key.start_mark)
-            if key.value in seen:
-                raise yaml.MarkedYAMLError(problem=f"key {key.value!r} is given twice", problem_mark=key.start_mark)
-            seen.add(key.value)
-        return node
-
-    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
-        try:
-            value = super().construct_object(node, deep)
-            if isinstance(value, int):
-                str(value)  # Python refuses thousands of digits, which no message could show then
-            return value
-        except (ValueError, LookupError, AttributeError):  # what Python says of 2026-02-30 or `!!bool perhaps`
-            raise yaml.MarkedYAMLError(problem=f"{str(node.value)[:40]!r} is no such value", problem_mark=node.start_mark) from None
+def _custom_properties(check: Checker, value: Any, key: str) -> dict[str, Any]:
+    known = {"eventTimeField", "sliceField", "maxFutureSeconds"}
+    if not isinstance(value, list):
+        check.fail(key, "must be a list of property and value")
+    found = {}
+    for index, item in enumerate(value):
+        item = check.mapping(item, f"{key}[{index}]", {"property", "value"}, {"id", "property", "value", "description"})
+        if not isinstance(item["property"], str) or item["property"] not in known:
+            check.fail(f"{key}[{index}]", f"unknown property {item['property']!r}; known: {', '.join(sorted(known))}")
+        found[item["property"]] = item["value"]
+    return found
 
 
-class _Checker:
-    """Refuses what the contract may not hold, naming file and key."""
-
-    def __init__(self, source: str) -> None:
-        self.source = source
-
-    def fail(self, key: str, problem: str) -> None:
-        raise UsageError(f"{self.source}: {key}: {problem}.")
-
-    def mapping(self, value: Any, key: str, required: set[str], known: set[str]) -> dict[str, Any]:
-        if not isinstance(value, dict):
-            self.fail(key, "must be a mapping of keys to values")
-        for name in value:
-            if name not in known:
-                self.fail(key, f"unknown key {name!r}; known keys: {', '.join(sorted(known))}")
-        for name in sorted(required):
-            if value.get(name) is None:
-                self.fail(key, f"{name!r} is missing")
-        return value
-
-    def custom_properties(self, value: Any, key: str) -> dict[str, Any]:
-        known = {"eventTimeField", "sliceField", "maxFutureSeconds"}
-        if not isinstance(value, list):
-            self.fail(key, "must be a list of property and value")
-        found = {}
-        for index, item in enumerate(value):
-            item = self.mapping(item, f"{key}[{index}]", {"property", "value"}, {"id", "property", "value", "description"})
-            if not isinstance(item["property"], str) or item["property"] not in known:
-                self.fail(f"{key}[{index}]", f"unknown property {item['property']!r}; known: {', '.join(sorted(known))}")
-            found[item["property"]] = item["value"]
-        return found
-
-
-def _field(check: _Checker, item: Any, key: str) -> Field:
+def _field(check: Checker, item: Any, key: str) -> Field:
     """One entry of `properties` → `Field`."""
     item = check.mapping(item, key, {"name", "logicalType"}, _FIELD_KEYS)
     name = item["name"]
@@ -284,7 +218,7 @@ def _field(check: _Checker, item: Any, key: str) -> Field:
     )
 
 
-def _check_option(check: _Checker, key: str, logical_type: str, option: str, value: Any) -> None:
+def _check_option(check: Checker, key: str, logical_type: str, option: str, value: Any) -> None:
     """Refuse an option whose value does not fit the field's type."""
     if option == "pattern":
         if not isinstance(value, str):
@@ -296,7 +230,7 @@ def _check_option(check: _Checker, key: str, logical_type: str, option: str, val
         _check_value(check, key, logical_type, value)
 
 
-def _check_value(check: _Checker, key: str, logical_type: str, value: Any) -> None:
+def _check_value(check: Checker, key: str, logical_type: str, value: Any) -> None:
     """Refuse a value that the contract compares a field of this type with, and that is of another."""
     if logical_type == "string":
         if not isinstance(value, str):
