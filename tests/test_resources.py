@@ -238,6 +238,7 @@ OWN_PARAMETERS = {
     "replay_quarantine": {"reason", "from_time", "until_time", "dry_run"},
     "backfill_bronze": {"from_time"},
     "set_baseline": {"name", "from_time", "until_time"},
+    "silence_alerts": {"rule", "duration"},
 }
 """What a job gives its notebook besides settings."""
 

@@ -128,6 +128,16 @@ def _baseline(options: argparse.Namespace, console: Console) -> int:
     return _run_job(options, console, "set_baseline", parameters)
 
 
+def _silence(options: argparse.Namespace, console: Console) -> int:
+    from streaming_pipeline.alerts.rules import load_rules
+    from streaming_pipeline.alerts.silence import parse_for
+    from streaming_pipeline.local.job import find_bundle
+
+    parse_for(options.duration)
+    load_rules(find_bundle() / "config" / "alert_rules.yml").check_name(options.rule)
+    return _run_job(options, console, "silence_alerts", {"schema": options.schema, "rule": options.rule, "duration": options.duration})
+
+
 def _broker(options: argparse.Namespace, console: Console) -> int:
     from streaming_pipeline.local.broker import Broker
 
@@ -297,6 +307,11 @@ def _parser() -> argparse.ArgumentParser:
     baseline.add_argument("--until", dest="end", type=_time, metavar="TIME", help="its end (UTC)")
     baseline.add_argument("--name", default="chosen", help="what to call it (default: chosen)")
     baseline.add_argument("--schema", default="streaming", help="schema of the tables (default: streaming)")
+
+    silence = command("silence", _silence, "Quiet a rule of config/alert_rules.yml for a while.")
+    silence.add_argument("rule", metavar="RULE", help="the rule's name, such as drift")
+    silence.add_argument("--for", dest="duration", required=True, metavar="TIME", help="such as 30m, 4h or 7d; 0m ends a silence")
+    silence.add_argument("--schema", default="streaming", help="schema of the tables (default: streaming)")
 
     broker = command("broker", _broker, "The local Kafka broker.")
     broker.add_argument("action", choices=("start", "stop", "status"))

@@ -24,14 +24,18 @@ SECRET_KEYS = (
     "KAFKA_TOPIC",
     "SMTP_HOST",
     "SMTP_PORT",
+    "SMTP_SECURITY",
+    "SMTP_SSL_CA_LOCATION",
     "SMTP_USERNAME",
     "SMTP_PASSWORD",
     "SMTP_FROM",
     "SMTP_TO",
+    "ALERT_WEBHOOK_URL",
 )
 """What the secret scope, or `.env`, may hold; the names are the same in both."""
 
-PLAIN_KEYS = frozenset(key for key in SECRET_KEYS if key not in ("KAFKA_API_KEY", "KAFKA_API_SECRET", "SMTP_USERNAME", "SMTP_PASSWORD"))
+_HIDDEN_KEYS = ("KAFKA_API_KEY", "KAFKA_API_SECRET", "SMTP_USERNAME", "SMTP_PASSWORD", "ALERT_WEBHOOK_URL")
+PLAIN_KEYS = frozenset(SECRET_KEYS) - set(_HIDDEN_KEYS)
 """Those of them that may be shown: a message that hides the wrong host or topic helps nobody."""
 
 DEFAULT_TOPIC = "stream-input"
@@ -143,17 +147,7 @@ class Settings:
         """
         parameters = {name: text for name, text in dbutils.widgets.getAll().items() if name not in besides and (not only or name in only)}
         scope = parameters.get("secret_scope")
-        found = {}
-        if scope and secrets:
-            wanted = [key for key in SECRET_KEYS if key.startswith(secrets)]
-            try:
-                held = {secret.key for secret in dbutils.secrets.list(scope)}
-                found = {key: dbutils.secrets.get(scope, key) for key in wanted if key in held}
-            except Exception as error:  # the workspace has many ways to say that a scope is missing or not for this user
-                raise UsageError(
-                    f"Parameter 'secret_scope': the scope {scope!r} cannot be read ({type(error).__name__}). "
-                    "Check its name and that you may read it; `databricks secrets list-scopes` shows what there is."
-                ) from error
+        found = read_secrets(dbutils, scope, secrets) if scope and secrets else {}
         return cls.from_parameters(parameters, found)
 
     @classmethod
@@ -210,6 +204,11 @@ class Settings:
         return f"{self.config_dir.rstrip('/')}/event_contract.yml"
 
     @property
+    def alert_rules_path(self) -> str:
+        """The file of the alert rules."""
+        return f"{self.config_dir.rstrip('/')}/alert_rules.yml"
+
+    @property
     def model_full_name(self) -> str:
         """The registered model's three-level name."""
         return f"{self.catalog}.{self.schema}.{self.model_name}"
@@ -227,6 +226,18 @@ class Settings:
     def run_dir(self) -> str:
         """The folder that keeps what one run leaves for people to read."""
         return f"{self.runs_dir.rstrip('/')}/{self.run_id}"
+
+
+def read_secrets(dbutils: Any, scope: str, prefix: str | tuple[str, ...]) -> dict[str, str]:
+    """What a secret scope holds of the known keys that begin so. Raises `UsageError` for a scope that cannot be read."""
+    try:
+        held = {secret.key for secret in dbutils.secrets.list(scope)}
+        return {key: dbutils.secrets.get(scope, key) for key in SECRET_KEYS if key.startswith(prefix) and key in held}
+    except Exception as error:  # the workspace has many ways to say that a scope is missing or not for this user
+        raise UsageError(
+            f"Parameter 'secret_scope': the scope {scope!r} cannot be read ({type(error).__name__}). "
+            "Check its name and that you may read it; `databricks secrets list-scopes` shows what there is."
+        ) from error
 
 
 def check_topic(name: str, setting: str = "KAFKA_TOPIC") -> None:

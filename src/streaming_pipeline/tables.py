@@ -338,20 +338,47 @@ CLUSTER_LOGS = Table(
 
 ALERT_OUTBOX = Table(
     "alert_outbox",
-    "alert",
+    "alert and channel",
     (
-        ("alert_id", "STRING", "follows from the finding: deriving it twice adds nothing"),
+        ("alert_id", "STRING", "follows from the finding and the channel: deriving it twice adds nothing"),
         ("fingerprint", "STRING", "what the alert is about, the same each time it comes"),
-        ("anomaly_type", "STRING", "kind of finding"),
+        ("anomaly_type", "STRING", "kind of finding, as config/alert_rules.yml calls it"),
         ("severity", "STRING", "info, warning or critical"),
-        ("event_time", "TIMESTAMP", "when what it tells of happened"),
+        ("event_time", "TIMESTAMP", "when what it tells of began"),
         ("message", "STRING", "what happened"),
-        ("status", "STRING", "PENDING, SENT or DEAD"),
+        ("status", "STRING", "PENDING, SENT, DEAD (it could not be delivered) or MUTED (nobody was to be told); reason says why"),
         ("attempts", "INT", "deliveries tried"),
         ("next_attempt_at", "TIMESTAMP", "not before"),
         ("sent_at", "TIMESTAMP", "when it was delivered"),
         ("created_at", "TIMESTAMP", "when it was derived"),
         ("run_id", "STRING", "the job run that derived it"),
+        ("rule", "STRING", "the rule that decided"),
+        ("channel", "STRING", "email or webhook"),
+        ("recipients", "ARRAY<STRING>", "who gets the mail; empty: SMTP_TO"),
+        ("table_name", "STRING", "the table that it is about"),
+        ("subject", "STRING", "the column, field, series, metric or tasks"),
+        ("findings", "BIGINT", "so many rows of the look say so"),
+        ("observed", "DOUBLE", "the worst of them"),
+        ("expected", "DOUBLE", "what was usual"),
+        ("threshold", "DOUBLE", "from where on it is a finding"),
+        ("query", "STRING", "SQL that shows the findings"),
+        ("link", "STRING", "the run that found it"),
+        ("found_at", "TIMESTAMP", "run_time of the look in monitor_logs; NULL of a run that failed"),
+        ("is_recovery", "BOOLEAN", "it tells that something is over"),
+        ("is_ongoing", "BOOLEAN", "it was not over yet: its end will be told"),
+        ("message_id", "STRING", "of the mail that tells of it; alerts with the same go together"),
+        ("reason", "STRING", "why it is DEAD or MUTED, or what the last attempt ended with"),
+    ),
+)
+
+ALERT_SILENCES = Table(
+    "alert_silences",
+    "order to be silent",
+    (
+        ("rule", "STRING", "the rule that is not to tell anything"),
+        ("until", "TIMESTAMP", "how long; the newest order for a rule counts"),
+        ("created_at", "TIMESTAMP", "when it was given"),
+        ("run_id", "STRING", "the job run that wrote it"),
     ),
 )
 
@@ -379,6 +406,7 @@ def all_tables(contract: Contract) -> list[Table]:
         BENCHMARK_LOGS,
         CLUSTER_LOGS,
         ALERT_OUTBOX,
+        ALERT_SILENCES,
     ]
 
 
@@ -421,15 +449,15 @@ def row_count(spark: SparkSession, settings: Settings, name: str) -> int:
 
 
 def _create_statement(full_name: str, table: Table) -> str:
-    columns = ", ".join(f"`{name}` {kind} COMMENT {_text(comment)}" for name, kind, comment in table.columns)
+    columns = ", ".join(f"`{name}` {kind} COMMENT {sql_text(comment)}" for name, kind, comment in table.columns)
     properties = {"delta.checkpointInterval": "50"}
     if table.statistics_on:
         properties["delta.dataSkippingStatsColumns"] = ",".join(f"`{name}`" for name in table.statistics_on)
-    listed = ", ".join(f"{_text(key)} = {_text(value)}" for key, value in properties.items())
+    listed = ", ".join(f"{sql_text(key)} = {sql_text(value)}" for key, value in properties.items())
     partitioned = f" PARTITIONED BY (`{table.partition_by}`)" if table.partition_by else ""
     return (
         f"CREATE TABLE IF NOT EXISTS {full_name} ({columns}) USING DELTA{partitioned} "
-        f"COMMENT {_text(f'One row per {table.grain}.')} TBLPROPERTIES ({listed})"
+        f"COMMENT {sql_text(f'One row per {table.grain}.')} TBLPROPERTIES ({listed})"
     )
 
 
@@ -451,11 +479,11 @@ def _add_columns(spark: SparkSession, full_name: str, table: Table) -> None:
                 "Give the field a new name in the contract, or move the old tables away."
             )
     if missing:
-        listed = ", ".join(f"`{name}` {kind} COMMENT {_text(comment)}" for name, kind, comment in missing)
+        listed = ", ".join(f"`{name}` {kind} COMMENT {sql_text(comment)}" for name, kind, comment in missing)
         spark.sql(f"ALTER TABLE {full_name} ADD COLUMNS ({listed})")
 
 
-def _text(value: str) -> str:
-    """`value` as a SQL text literal."""
+def sql_text(value: str) -> str:
+    """`value` as a text literal of SQL."""
     escaped = value.replace("\\", "\\\\").replace("'", "\\'")
     return f"'{escaped}'"

@@ -116,7 +116,7 @@ class Broker:
             if pid:
                 self._wait_until_ready(pid)  # whoever started it may have been killed before it was
                 return False
-            ensure_certificates(self.folder / "certificates")
+            ensure_certificates(self.certificates.folder)
             class_path = os.pathsep.join(str(jar) for jar in broker_jars())
             for attempt in (1, 2):
                 ports = self._choose_ports()
@@ -157,10 +157,15 @@ class Broker:
             return BrokerStatus("running", pid, state["ports"], since)
         return BrokerStatus("crashed", None, state["ports"], since, self._log_tail())
 
+    @property
+    def certificates(self) -> Certificates:
+        """Where its certificates are, and those of the authority that signed them."""
+        return Certificates(self.folder / "certificates")
+
     def secrets(self, protocol: str = "SSL", topic: str = DEFAULT_TOPIC) -> dict[str, str]:
         """The `KAFKA_*` keys, as `.env` would hold them, to reach this broker by `SSL` or `SASL_SSL`. It must be running."""
         ports = self._running_ports()
-        certificates = Certificates(self.folder / "certificates")
+        certificates = self.certificates
         found = {
             "KAFKA_BOOTSTRAP_SERVERS": f"{HOST}:{ports[protocol]}",
             "KAFKA_SECURITY_PROTOCOL": protocol,

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pyspark.sql import SparkSession
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -14,11 +15,14 @@ from streaming_pipeline.errors import UsageError
 from streaming_pipeline.local.broker import Broker, running_broker
 from streaming_pipeline.local.job import only_run, run_on_laptop
 from streaming_pipeline.local.judge import Verdict, judge
+from streaming_pipeline.local.mailbox import Mailbox, running_mailbox
 from streaming_pipeline.producer import ProduceReport, produce
 from streaming_pipeline.queries import query
 from streaming_pipeline.settings import DEFAULT_TOPIC, KafkaSettings, Settings
 
 GROUND_TRUTH = "ground_truth.jsonl"
+MOST_SHOWN = 5
+"""So many alerts of a mail are shown on the screen."""
 _MARK = ".streaming-pipeline-demo"
 
 
@@ -36,12 +40,14 @@ def run_demo(home: Path, *, count: int = 300_000, seed: int = 7, console: Consol
         report = produce_with_progress(broker.kafka_settings("SSL"), synthetic.generate(count, seed=seed), home, console)
         console.print(f"   {report.delivered:,} records delivered in {report.seconds:.0f} s")
         console.print("[bold]3 · The job[/bold]  full_streaming_pipeline, as databricks.yml and notebooks/ have it")
-        run, spark = run_on_laptop(home, secrets=broker.secrets("SSL"), console=console)
+        with running_mailbox(broker.certificates, home / "mail") as (mailbox, smtp):
+            run, spark = run_on_laptop(home, secrets={**broker.secrets("SSL"), **smtp}, console=console)
         if run.state == "SUCCESS":
             console.print("\n[bold]4 · What came out[/bold]")
             settings = Settings(catalog="spark_catalog")
             show_tables(spark, settings, console)
             show_verdicts(judge(spark, settings, home / GROUND_TRUTH), console)
+        show_mails(mailbox, console)
         spark.stop()
     page = _short(run.run_dir / "index.html")
     console.print(f"\nThe run's page, with each notebook's output: {page}", soft_wrap=True, highlight=False)
@@ -80,6 +86,18 @@ def show_verdicts(verdicts: Iterable[Verdict], console: Console) -> None:
     rows = [(verdict.kind, f"{verdict.injected:,}", f"{verdict.found:,}", verdict.note) for verdict in verdicts]
     console.print("\nWhat was put in, and what of it the tables show:")
     console.print(_table("fault", ("put in", True), ("found", True), "note", rows=rows))
+
+
+def show_mails(mailbox: Mailbox, console: Console) -> None:
+    """The mails that the run sent, as somebody on call gets them."""
+    console.print(f"\n[bold]5 · Who was told[/bold]  {len(mailbox.mails)} mail, delivered to a mail server on this machine")
+    for number, mail in enumerate(mailbox.mails, 1):
+        lines = [f"[bold]To[/bold]       {mail['To']}", f"[bold]Subject[/bold]  {escape(mail['Subject'])}"]
+        for part in mail.get_body(("plain",)).get_content().replace("\r\n", "\n").strip().split("\n\n")[:MOST_SHOWN]:
+            headline, text = part.split("\n")[:2]
+            lines += [f"  [bold]{escape(headline)}[/bold]", f"  {escape(text)}"]
+        lines.append(f"The whole mail, with numbers and queries: {_short(mailbox.folder / f'{number:03}.html')}")
+        console.print("\n".join(lines), soft_wrap=True, highlight=False)
 
 
 def _table(*columns: str | tuple[str, bool], rows: list[tuple]) -> Table:

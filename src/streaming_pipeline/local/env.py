@@ -11,7 +11,7 @@ from streaming_pipeline.settings import SECRET_KEYS
 
 
 def read_secrets(env_file: Path) -> dict[str, str]:
-    """The `KAFKA_*` and `SMTP_*` settings of `env_file` (if there is one), overridden by environment variables of the same name.
+    """The `KAFKA_*`, `SMTP_*` and `ALERT_*` settings of `env_file` (if there is one), overridden by environment variables of the same name.
 
     A relative path of a PEM file counts from the folder of `env_file`. Raises `UsageError` naming file and line for a line that
     cannot be read, and for a setting of ours that is misspelt.
@@ -28,7 +28,7 @@ def read_secrets(env_file: Path) -> dict[str, str]:
                 raise UsageError(f"{where}: write NAME=value, with quotes around a value that holds spaces or '#'.")
             if binding.key is None:
                 continue
-            if binding.key.startswith(("KAFKA_", "SMTP_")) and binding.key not in SECRET_KEYS:
+            if binding.key.startswith(("KAFKA_", "SMTP_", "ALERT_")) and binding.key not in SECRET_KEYS:
                 known = ", ".join(key for key in SECRET_KEYS if key.split("_")[0] == binding.key.split("_")[0])
                 raise UsageError(f"{where}: {binding.key} is no setting. Known settings: {known}.")
             if binding.key in SECRET_KEYS and binding.value:

@@ -187,6 +187,8 @@ def _check_references(value: Any, where: str, parameters: set[str], upstream: se
                     continue
                 case ["job", "start_time", name] if name in _START_TIME:
                     continue
+                case ["workspace", "url"]:
+                    continue
                 case ["job", "parameters", name] if name in parameters:
                     continue
                 case ["task", "name" | "run_id" | "execution_count"] if in_task:
@@ -284,6 +286,8 @@ class DynamicValues:
                 return self.run_id
             case ["job", "start_time", name]:
                 return _START_TIME[name](self.started)
+            case ["workspace", "url"]:
+                return ""  # there is none
             case ["job", "parameters", name]:
                 return self.parameters[name]
             case ["task", "name"]:

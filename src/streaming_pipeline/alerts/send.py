@@ -1,0 +1,205 @@
+"""Task 05: findings become alerts in `alert_outbox`, and what is due is sent."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+
+from pyspark.sql import SparkSession
+
+from streaming_pipeline import tables
+from streaming_pipeline.alerts import outbox, webhook
+from streaming_pipeline.alerts.deliver import PATIENCE, Journal, Message, Outcome, deliver, plan
+from streaming_pipeline.alerts.derive import Occasion, derive
+from streaming_pipeline.alerts.findings import failed_tasks, job_failure, read_looks
+from streaming_pipeline.alerts.mail import compose, webhook_text
+from streaming_pipeline.alerts.outbox import Alert
+from streaming_pipeline.alerts.rules import WITHOUT_FILE, load_rules
+from streaming_pipeline.alerts.smtp import TIMEOUT_SECONDS, MailServer, SmtpSettings
+from streaming_pipeline.errors import PipelineError, UsageError
+from streaming_pipeline.settings import Settings
+
+_SETTING = {"email": "SMTP_HOST", "webhook": webhook.SETTING}
+
+
+@dataclass(frozen=True)
+class Sending:
+    """What task 05 did."""
+
+    new: tuple[Alert, ...]
+    counts: Mapping[str, int]
+    """How many alerts were sent, muted, became dead, wait for their cooldown (held), or wait to be delivered (waiting)."""
+    waiting_for: tuple[str, ...]
+    failed_tasks: tuple[str, ...]
+    problems: tuple[str, ...]
+    """Sentences for which the task must fail."""
+
+    @property
+    def records(self) -> int:
+        """Alerts added."""
+        return len(self.new)
+
+    @property
+    def note(self) -> str:
+        """The same in a sentence."""
+        told = ", ".join(f"{count:,} {name}" for name, count in self.counts.items() if count)
+        return ": ".join(filter(None, (told, "; ".join(self.waiting_for))))
+
+
+def send_alerts(
+    spark: SparkSession,
+    settings: Settings,
+    states: Mapping[str, str],
+    read_secrets: Callable[[], Mapping[str, str]],
+    link: str = "",
+    *,
+    patience: timedelta = PATIENCE,
+    timeout_seconds: float = TIMEOUT_SECONDS,
+) -> Sending:
+    """Derive alerts from what the looks since the last time found and from how the tasks of this run ended, and send what is due.
+
+    `states` has each task's result state, as the job hands it over; `read_secrets` gives the SMTP_ and ALERT_ settings; `link` leads to the
+    run. Settings or rules that are wrong lose nothing: what can be derived is written, the rest is derived once they are right, and
+    `Sending.problems` tells of them.
+    """
+    now = datetime.now(UTC)
+    tables.create_missing(spark, settings, [tables.ALERT_OUTBOX, tables.ALERT_SILENCES])
+    folder = Path(settings.runs_dir, "alerts", settings.schema)
+    journal, cursor = Journal(folder / "sent"), folder / "derived_until"
+    known = _settle(spark, settings, outbox.load(spark, settings, now), journal)
+
+    problems: list[str] = []
+    rules, secrets, looks = WITHOUT_FILE, {}, []
+    try:
+        secrets = read_secrets()
+        rules = load_rules(settings.alert_rules_path)
+        looks = read_looks(spark, settings, _read_cursor(cursor) or outbox.newest_look(known) or now - outbox.KEPT_IN_MIND)
+    except UsageError as error:
+        problems.append(f"{error} Until it is right, nothing but a failed run is told.")
+    failed = failed_tasks(states)
+    failure = job_failure(failed, settings, now) if failed else None
+    occasion = Occasion(settings.run_id, link, _channels(secrets), now)
+    new = derive(looks, failure, bool(states) and not failed, rules, known, occasion)
+
+    planned = plan([*known, *new], rules, outbox.silences(spark, settings, now), now)
+    decided = {alert.alert_id: alert for alert in planned.alerts}
+    new = [decided.get(alert.alert_id, alert) for alert in new]
+    outbox.add(spark, settings, new)
+    if looks:
+        _write_cursor(cursor, looks[-1][0].run_time)
+    outbox.update(spark, settings, [decided[alert.alert_id] for alert in known if decided.get(alert.alert_id, alert) != alert])
+
+    outcome = Outcome()
+    with ExitStack() as until_sent:
+        senders = _senders(secrets, settings.schema, timeout_seconds, until_sent, problems)
+        try:
+            deliver(planned.messages, senders, journal, outcome, patience)
+        finally:
+            outbox.update(spark, settings, list(outcome.alerts.values()))
+            journal.forget({alert.message_id for alert in outcome.of("SENT")})
+    problems += [str(error) for error in outcome.wrong.values()]
+    dead = outcome.of("DEAD")
+    if dead:
+        problems.append(
+            f"{len(dead):,} alerts could not be delivered and are DEAD in alert_outbox ({_most(alert.reason for alert in dead)}). "
+            "docs/runbook.md says how to send them once that is mended."
+        )
+    for alert in new:
+        print(f"{alert.severity.upper()} {alert.anomaly_type}: {alert.message}")
+    waiting = [outcome.alerts.get(alert.alert_id, alert) for message in planned.messages for alert in message.alerts]
+    waiting = [alert for alert in waiting if alert.status == "PENDING"]
+    counts = {
+        "sent": len(outcome.of("SENT")),
+        "muted": len(planned.muted) + sum(alert.status == "MUTED" for alert in new if alert not in planned.muted),
+        "dead": len(dead),
+        "held by their cooldown": len(planned.held),
+        "waiting": len(waiting),
+    }
+    why = (alert.reason if alert.channel in senders else f"{_SETTING[alert.channel]} is not set" for alert in waiting)
+    return Sending(tuple(new), counts, tuple(dict.fromkeys(filter(None, why)))[:3], failed, tuple(problems))
+
+
+def run_link(settings: Settings, workspace_url: str, job_id: str) -> str:
+    """What leads to the run: its page in the workspace or, without one, the page that a run on a laptop leaves in its folder."""
+    if not workspace_url:
+        return Path(settings.run_dir, "index.html").absolute().as_uri()
+    return f"{workspace_url if '://' in workspace_url else f'https://{workspace_url}'}/jobs/{job_id}/runs/{settings.run_id}"
+
+
+def fail_if_something_is_wrong(sending: Sending) -> None:
+    """Raise `PipelineError` if a task of the run failed, since this one comes last and the run takes its state from it, or if alerts
+    could not be told."""
+    failed = [f"The run failed, since {', '.join(sending.failed_tasks)} failed."] if sending.failed_tasks else []
+    if said := [*failed, *sending.problems]:
+        raise PipelineError(" ".join(said))
+
+
+def _channels(secrets: Mapping[str, str]) -> tuple[str, ...]:
+    """The channels of which there is any setting, be it right or wrong."""
+    there = {key for key, text in secrets.items() if text.strip()}
+    prefixes = {"email": "SMTP_", "webhook": webhook.SETTING}
+    return tuple(name for name, prefix in prefixes.items() if any(key.startswith(prefix) for key in there))
+
+
+def _senders(
+    secrets: Mapping[str, str], schema: str, timeout_seconds: float, until_sent: ExitStack, problems: list[str]
+) -> dict[str, Callable[[Message], str | None]]:
+    """What sends the messages of each channel that is set up; what is wrong with the settings of one goes to `problems`."""
+    senders = {}
+    try:
+        if smtp := SmtpSettings.from_secrets(secrets):
+            senders["email"] = partial(_mail, until_sent.enter_context(MailServer(smtp, timeout_seconds)), schema)
+    except UsageError as error:
+        problems.append(str(error))
+    try:
+        if url := secrets.get(webhook.SETTING):
+            senders["webhook"] = partial(_post, webhook.check_url(url), schema)
+    except UsageError as error:
+        problems.append(str(error))
+    return senders
+
+
+def _mail(server: MailServer, schema: str, message: Message) -> str | None:
+    recipients = message.recipients or server.settings.recipients
+    if not recipients:
+        raise UsageError("SMTP_TO is not set, and the rule names no recipients: say who gets the mails.")
+    return server.send(compose(message.message_id, message.alerts, server.settings.sender, recipients, schema), recipients)
+
+
+def _post(url: str, schema: str, message: Message) -> None:
+    webhook.post(url, webhook_text(message.alerts, schema))
+
+
+def _settle(spark: SparkSession, settings: Settings, known: list[Alert], journal: Journal) -> list[Alert]:
+    """Take down what a run that was killed had sent."""
+    if not (sent := journal.read()):
+        return known
+    settled = {
+        alert.alert_id: replace(alert, status="SENT", sent_at=sent[alert.message_id], attempts=alert.attempts + 1)
+        for alert in known
+        if alert.status == "PENDING" and alert.message_id in sent
+    }
+    outbox.update(spark, settings, list(settled.values()))
+    journal.forget(sent)
+    return [settled.get(alert.alert_id, alert) for alert in known]
+
+
+def _read_cursor(file: Path) -> datetime | None:
+    """Up to which look findings became alerts. It saves reading: deriving an alert twice adds nothing."""
+    try:
+        return datetime.fromisoformat(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def _write_cursor(file: Path, run_time: datetime) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(run_time.isoformat(), encoding="utf-8")
+
+
+def _most(reasons: Iterable[str | None]) -> str:
+    """The most frequent of some reasons."""
+    return "; ".join(reason for reason, _ in Counter(filter(None, reasons)).most_common(3))

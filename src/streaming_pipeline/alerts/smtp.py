@@ -1,0 +1,208 @@
+"""A mail server: the SMTP_ settings, and handing it a mail over TLS, with its certificate checked."""
+
+import smtplib
+import socket
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from email.message import EmailMessage
+
+from streaming_pipeline.alerts.deliver import Refused, Temporary
+from streaming_pipeline.alerts.rules import split_addresses
+from streaming_pipeline.errors import PipelineError, UsageError
+
+TIMEOUT_SECONDS = 20.0
+_SECURITY = ("STARTTLS", "TLS")
+
+
+@dataclass(frozen=True)
+class SmtpSettings:
+    """How to reach the mail server; `security` is STARTTLS or TLS (from the start)."""
+
+    host: str
+    port: int
+    security: str
+    sender: str
+    recipients: tuple[str, ...]
+    ca_location: str | None = None
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+
+    @classmethod
+    def from_secrets(cls, secrets: Mapping[str, str]) -> "SmtpSettings | None":
+        """The settings of these secrets; None if no SMTP_ setting is there. Raises `UsageError` naming the one that is wrong."""
+        held = {key: text.strip() for key, text in secrets.items() if key.startswith("SMTP_") and text.strip()}
+        if not held:
+            return None
+        for key in ("SMTP_HOST", "SMTP_FROM"):
+            if key not in held:
+                raise UsageError(f"{key} is not set, but {', '.join(sorted(held))}: add it, or take all SMTP_ settings out.")
+        port = held.get("SMTP_PORT", "587")
+        if not port.isascii() or not port.isdigit() or not 1 <= int(port) <= 65535:
+            raise UsageError(f"SMTP_PORT {port!r} is not a port: give 587 (STARTTLS) or 465 (TLS from the start).")
+        security = held.get("SMTP_SECURITY", "TLS" if port == "465" else "STARTTLS").upper()
+        if security not in _SECURITY:
+            raise UsageError(f"SMTP_SECURITY {held['SMTP_SECURITY']!r} is not known: give STARTTLS or TLS.")
+        if ("SMTP_USERNAME" in held) != ("SMTP_PASSWORD" in held):
+            missing = "SMTP_PASSWORD" if "SMTP_USERNAME" in held else "SMTP_USERNAME"
+            raise UsageError(f"{missing} is not set: a log-in needs SMTP_USERNAME and SMTP_PASSWORD; leave both out for none.")
+        sender = split_addresses("SMTP_FROM", held["SMTP_FROM"])
+        if len(sender) != 1:
+            raise UsageError("SMTP_FROM must be one address.")
+        return cls(
+            host=held["SMTP_HOST"],
+            port=int(port),
+            security=security,
+            sender=sender[0],
+            recipients=split_addresses("SMTP_TO", held.get("SMTP_TO", "")),
+            ca_location=held.get("SMTP_SSL_CA_LOCATION"),
+            username=held.get("SMTP_USERNAME"),
+            password=secrets.get("SMTP_PASSWORD") or None,
+        )
+
+    @property
+    def place(self) -> str:
+        """The server, as a message names it."""
+        return f"SMTP_HOST {self.host}, port {self.port}"
+
+
+class MailServer:
+    """A connection to the mail server, opened when it is first needed and kept for the next mail."""
+
+    def __init__(self, settings: SmtpSettings, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
+        self.settings = settings
+        self.timeout_seconds = timeout_seconds
+        self._server: smtplib.SMTP | None = None
+
+    def __enter__(self) -> "MailServer":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def send(self, mail: EmailMessage, recipients: tuple[str, ...]) -> str | None:
+        """Hand a mail over; returns a remark if the server refused it for some recipients for good.
+
+        Raises `Temporary` and `Refused`, and `UsageError` where a setting is wrong.
+        """
+        server = self._connected()
+        try:
+            refused = server.send_message(mail, self.settings.sender, list(recipients))
+        except smtplib.SMTPRecipientsRefused as error:
+            self._reset()
+            return self._refused(error.recipients, recipients)
+        except smtplib.SMTPSenderRefused as error:
+            self._reset()
+            if error.smtp_code < 500:
+                raise Temporary(f"the server says {_said(error)}") from None
+            raise UsageError(f"SMTP_FROM {self.settings.sender} is refused by {self.settings.place}: {_said(error)}.") from None
+        except smtplib.SMTPResponseException as error:
+            self._reset()
+            if error.smtp_code < 500:
+                raise Temporary(f"the server says {_said(error)}") from None
+            raise Refused(f"the server says {_said(error)}") from None
+        except (smtplib.SMTPException, OSError) as error:
+            # It may have been taken: the answer is what is missing.
+            self.close()
+            raise Temporary(f"{self.settings.place} went away ({_short(error)})", is_unclear=True) from None
+        return self._refused(refused, recipients) if refused else None
+
+    def close(self) -> None:
+        """Say good-bye, if there is a connection."""
+        server, self._server = self._server, None
+        if server is not None:
+            try:
+                server.quit()
+            except (smtplib.SMTPException, OSError):
+                server.close()
+
+    def _refused(self, refused: Mapping[str, tuple[int, bytes]], recipients: tuple[str, ...]) -> str:
+        """Some or all recipients were refused: raise, or say which will never get it."""
+        told = {address: f"{address}: {code} {_text(text)}" for address, (code, text) in refused.items()}
+        later = [address for address, (code, _) in refused.items() if code < 500]
+        if later:
+            is_for_some = len(later) < len(recipients)
+            raise Temporary(f"refused for now: {'; '.join(told.values())}", left=later if is_for_some else ())
+        if len(refused) == len(recipients):
+            raise Refused(f"refused: {'; '.join(told.values())}")
+        return f"refused for {'; '.join(told.values())}"
+
+    def _connected(self) -> smtplib.SMTP:
+        if self._server is None:
+            self._server = self._connect()
+        return self._server
+
+    def _connect(self) -> smtplib.SMTP:
+        ours = self.settings
+        context = _context(ours.ca_location)
+        server: smtplib.SMTP | None = None
+        try:
+            if ours.security == "TLS":
+                server = smtplib.SMTP_SSL(ours.host, ours.port, timeout=self.timeout_seconds, context=context)
+            else:
+                server = smtplib.SMTP(ours.host, ours.port, timeout=self.timeout_seconds)
+                server.starttls(context=context)
+            if ours.username:
+                server.login(ours.username, ours.password or "")
+            return server
+        except BaseException as error:
+            if server is not None:
+                server.close()
+            raise _translated(error, ours) from None
+
+    def _reset(self) -> None:
+        """After an answer that the mail was not taken; the connection can go on."""
+        try:
+            self._connected().rset()
+        except (smtplib.SMTPException, OSError, Temporary):
+            self.close()
+
+
+def _translated(error: BaseException, ours: SmtpSettings) -> BaseException:
+    """What a connection that did not come about means."""
+    match error:
+        case ssl.SSLCertVerificationError():
+            why = error.verify_message
+            return UsageError(
+                f"{ours.place}: its certificate is not trusted ({why}). Give the name that it is made out to, and the PEM file of a "
+                "private CA as SMTP_SSL_CA_LOCATION."
+            )
+        case ssl.SSLError():
+            return UsageError(
+                f"{ours.place} does not speak TLS in the way of SMTP_SECURITY {ours.security} ({error.reason or 'no handshake'}): "
+                "use port 587 with STARTTLS, or 465 with TLS."
+            )
+        case smtplib.SMTPNotSupportedError():
+            return UsageError(f"{ours.place}: {_short(error)} Mails go over TLS, with or without a log-in, or not at all.")
+        case smtplib.SMTPAuthenticationError() if error.smtp_code >= 500:
+            return UsageError(f"{ours.place} refuses the log-in: check SMTP_USERNAME and SMTP_PASSWORD (code {error.smtp_code}).")
+        case smtplib.SMTPResponseException():
+            return Temporary(f"{ours.place} says {_said(error)}", is_connection=True)
+        case socket.gaierror():
+            return Temporary(f"{ours.place}: this host name is not known", is_connection=True)
+        case TimeoutError():
+            return Temporary(f"{ours.place} does not answer; a server of TLS from the start is silent to STARTTLS", is_connection=True)
+        case smtplib.SMTPException() | OSError():
+            return Temporary(f"{ours.place} cannot be reached ({_short(error)})", is_connection=True)
+    return error
+
+
+def _context(ca_location: str | None) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=ca_location)
+    except OSError as error:
+        said = error.strerror or error.reason if isinstance(error, ssl.SSLError) else error.strerror
+        raise PipelineError(f"SMTP_SSL_CA_LOCATION={ca_location} cannot be used ({said}): give a PEM file (BEGIN CERTIFICATE).") from None
+
+
+def _said(error: smtplib.SMTPResponseException) -> str:
+    return f"{error.smtp_code} {_text(error.smtp_error)}"
+
+
+def _text(answer: bytes | str) -> str:
+    text = answer.decode(errors="replace") if isinstance(answer, bytes) else str(answer)
+    return " ".join(text.split())[:200]
+
+
+def _short(error: BaseException) -> str:
+    return " ".join(str(getattr(error, "strerror", None) or error or type(error).__name__).split())[:200]

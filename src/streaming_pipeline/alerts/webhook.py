@@ -1,0 +1,58 @@
+"""A webhook that takes JSON as Slack's does: {"text": …}."""
+
+import http.client
+import json
+import urllib.error
+import urllib.parse
+import urllib.request
+
+from streaming_pipeline.alerts.deliver import Refused, Temporary
+from streaming_pipeline.errors import UsageError
+
+SETTING = "ALERT_WEBHOOK_URL"
+TIMEOUT_SECONDS = 20.0
+_HERE = ("localhost", "127.0.0.1", "::1")
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """A redirect would hand the alert to somebody else, as a GET without it at that."""
+
+    def redirect_request(self, *_: object) -> None:
+        return None
+
+
+def check_url(url: str) -> str:
+    """The URL, if it can be one. Its text is a secret and stands in no message. Raises `UsageError`."""
+    try:
+        parts = urllib.parse.urlsplit(url)
+        is_usable = parts.hostname and (parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in _HERE))
+        parts.port  # noqa: B018  raises for one that is no number
+    except ValueError:
+        is_usable = False
+    if not is_usable or not url.isascii() or any(character.isspace() for character in url):
+        raise UsageError(f"{SETTING} is not a URL that begins with https://.")
+    return url
+
+
+def post(url: str, text: str) -> None:
+    """Post one message. Raises `Temporary` for 429, 5xx and silence, `Refused` for any other answer but 2xx."""
+    body = json.dumps({"text": text}).encode()
+    request = urllib.request.Request(url, body, {"Content-Type": "application/json"}, method="POST")
+    try:
+        with urllib.request.build_opener(_NoRedirect).open(request, timeout=TIMEOUT_SECONDS):
+            return
+    except urllib.error.HTTPError as error:
+        error.close()
+        if error.code == 429 or error.code >= 500:
+            raise Temporary(f"the webhook answers {error.code}") from None
+        raise Refused(f"the webhook answers {error.code}: check {SETTING}") from None
+    except urllib.error.URLError as error:
+        reason = getattr(error.reason, "strerror", None) or type(error.reason).__name__
+        raise Temporary(f"the webhook cannot be reached ({reason})", is_connection=True) from None
+    except (OSError, http.client.HTTPException) as error:
+        raise Temporary(f"the webhook went away ({type(error).__name__})", is_unclear=True) from None
+
+
+def escaped(text: str) -> str:
+    """A text in which Slack's own marks are none."""
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
