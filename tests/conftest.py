@@ -41,6 +41,15 @@ def broker(home):
     broker.stop()
 
 
+@pytest.fixture(scope="session")
+def mailbox(broker, home):
+    """A mail server's mailbox, and the SMTP_ settings that reach it."""
+    from streaming_pipeline.local.mailbox import running_mailbox
+
+    with running_mailbox(broker.certificates, home / "mail") as (box, secrets):
+        yield box, secrets
+
+
 @pytest.fixture
 def topic(broker) -> str:
     """The name of a new topic with three partitions."""

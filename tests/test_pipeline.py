@@ -34,19 +34,18 @@ from streaming_pipeline.settings import Settings
 from streaming_pipeline.streams import READ_AGAIN
 
 ROOT = Path(__file__).parents[1]
-MAIL = {"SMTP_USERNAME": "mailer@example.com", "SMTP_PASSWORD": "mail-p4ssw0rd-of-nobody"}
 DATA = ("bronze_events", "silver_events", "quarantined_events", "duplicate_events", "gold_anomaly_predictions")
 
 
 class Pipeline:
     """One schema, topic and set of checkpoints, and the job that fills them."""
 
-    def __init__(self, spark, home, broker, folder, root=ROOT):
+    def __init__(self, spark, home, broker, mail, folder, root=ROOT):
         self.spark, self.home, self.folder, self.root = spark, home, folder, root
         self.schema = f"p_{uuid.uuid4().hex[:8]}"
         self.topic = f"events-{self.schema}"
         broker.create_topic(self.topic)
-        self.secrets = {**broker.secrets("SSL", self.topic), **MAIL}
+        self.secrets = {**broker.secrets("SSL", self.topic), **mail}
         self.kafka = broker.kafka_settings("SSL", self.topic)
         self.settings = Settings(catalog="spark_catalog", schema=self.schema, config_dir=str(ROOT / "config"))
         self.parameters = {
@@ -118,22 +117,22 @@ class Command:
 
 
 @pytest.fixture(scope="module")
-def connect_run(broker, tmp_path_factory):
+def connect_run(broker, mailbox, tmp_path_factory):
     """`run --connect` on 150 events and a broken one, by the listener that wants an API key; begun before all else, since it is slow."""
     topic = f"events-{uuid.uuid4().hex[:8]}"
     broker.create_topic(topic)
     kafka = broker.kafka_settings("SASL_SSL", topic)
     produce(kafka, LineRecords([*[_event(f"c{n}") for n in range(150)], b"{broken"]))
     home = tmp_path_factory.mktemp("connect")
-    with Command("run", "--connect", "--home", str(home), **broker.secrets("SASL_SSL", topic), **MAIL) as command:
+    with Command("run", "--connect", "--home", str(home), **broker.secrets("SASL_SSL", topic), **mailbox[1]) as command:
         command.home = home
         yield command
 
 
 @pytest.fixture(scope="module")
-def pipeline(spark, home, broker, tmp_path_factory, connect_run):
+def pipeline(spark, home, broker, mailbox, tmp_path_factory, connect_run):
     """A pipeline after its first run on 4,000 events with faults among them."""
-    made = Pipeline(spark, home, broker, tmp_path_factory.mktemp("pipeline"))
+    made = Pipeline(spark, home, broker, mailbox[1], tmp_path_factory.mktemp("pipeline"))
     made.produced = made.produce(4_000)
     made.first_run = made.run()
     made.after_first_run = made.counts()
@@ -281,8 +280,8 @@ def _notebook(cell: str) -> str:
     return f"# Databricks notebook source\n{cell}\n"
 
 
-def test_the_run_follows_the_bundles_own_files(spark, home, broker, tmp_path, copied_bundle):
-    made = Pipeline(spark, home, broker, tmp_path, copied_bundle)
+def test_the_run_follows_the_bundles_own_files(spark, home, broker, mailbox, tmp_path, copied_bundle):
+    made = Pipeline(spark, home, broker, mailbox[1], tmp_path, copied_bundle)
     notebooks = copied_bundle / "notebooks"
     (notebooks / "01_stream_kafka_to_bronze.py").write_text(_notebook("raise ValueError('broken on purpose')"))
     for name in ("02_bronze_to_silver_cleanse", "03_monitor_silver_events", "04_score_silver_to_gold", "check_champion"):
@@ -297,8 +296,11 @@ def test_the_run_follows_the_bundles_own_files(spark, home, broker, tmp_path, co
     shown = made.console.file.getvalue()
     assert "raise ValueError('broken on purpose')" in shown and "ValueError: broken on purpose" in shown
     alerts = spark.table(made.settings.table("alert_outbox")).collect()
-    assert [(row["anomaly_type"], row["status"]) for row in alerts] == [("job_failed", "PENDING")]
+    assert [(row["anomaly_type"], row["status"]) for row in alerts] == [("job_failed", "SENT")]
     assert "01_stream_kafka_to_bronze" in alerts[0]["message"]
+    mail = next(mail for mail in mailbox[0].mails if alerts[0]["message_id"] in mail["Message-ID"])
+    assert f"{made.schema}: job failed: 01_stream_kafka_to_bronze" in mail["Subject"]
+    assert alerts[0]["link"] in mail.get_body(("plain",)).get_content() and alerts[0]["link"].startswith("file://")
 
     job = copied_bundle / "resources" / "full_streaming_pipeline.job.yml"
     text = job.read_text()

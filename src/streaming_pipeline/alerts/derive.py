@@ -43,7 +43,7 @@ def derive(
     if failure:
         out += _alerts(failure, None, (), rules, occasion)
     if has_run_well:
-        over = (alert for alert in _open([*known, *out]) if alert.anomaly_type == "job_failed")
+        over = (alert for alert in still_open([*known, *out]) if alert.anomaly_type == "job_failed")
         out += [_recovery(alert, f"Run {occasion.run_id} went well.", None, occasion) for alert in over]
     held = {alert.alert_id for alert in known}
     return [alert for alert in out if alert.alert_id not in held]
@@ -106,7 +106,7 @@ def _cause(finding: Finding, others: Iterable[Finding]) -> str | None:
     return None
 
 
-def _open(alerts: Iterable[Alert]) -> list[Alert]:
+def still_open(alerts: Iterable[Alert]) -> list[Alert]:
     """The newest alert of each fingerprint and channel that was to be told, and of whose end nothing was told yet."""
     newest: dict[tuple[str, str], Alert] = {}
     for alert in alerts:
@@ -119,7 +119,7 @@ def _recoveries(look: Look, found: Sequence[Alert], earlier: Iterable[Alert], oc
     """What was found by an earlier look, judged again by this one, and not found."""
     again = {alert.fingerprint for alert in found}
     out = []
-    for alert in _open(earlier):
+    for alert in still_open(earlier):
         judged = {(alert.anomaly_type, alert.subject), (alert.anomaly_type, "*")} & look.judged
         if judged and alert.fingerprint not in again and alert.found_at and alert.found_at < look.run_time:
             out.append(_recovery(alert, f"It began {alert.event_time:%Y-%m-%d %H:%M} UTC: {alert.message}", look, occasion))

@@ -1,11 +1,13 @@
 """What the looks found, and how runs ended, as what an alert can be about. Reads tables; decides nothing."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from math import isnan
 from typing import Any
 
-from pyspark.sql import SparkSession
+import pandas as pd
+from pyspark.sql import Column, Row, SparkSession
 from pyspark.sql import functions as F
 
 from streaming_pipeline.settings import Settings
@@ -38,6 +40,7 @@ KINDS = {
     "degradation": Kind("pipeline degraded", True, "Compare the newest rows of monitor_logs with those before."),
 }
 """Every kind of finding that a rule may name."""
+_DRIFT_KINDS = {"drift", "concept_drift", "schema_change"}
 
 
 @dataclass(frozen=True)
@@ -84,54 +87,44 @@ def job_failure(failed: Sequence[str], settings: Settings, now: datetime) -> Fin
     return Finding("job_failed", "", ", ".join(failed), "critical", text, now, None, len(failed), query=query)
 
 
-def read_looks(spark: SparkSession, settings: Settings, after: datetime) -> list[tuple[Look, list[Finding]]]:
-    """The looks after a time, oldest first, each with its findings; empty if nothing was ever monitored."""
+def read_looks(
+    spark: SparkSession, settings: Settings, after: datetime, kinds: Collection[str], is_drift_open: bool
+) -> list[tuple[Look, list[Finding]]]:
+    """The looks after a time, oldest first, each with its findings of these kinds; empty if nothing was ever monitored.
+
+    `is_drift_open`: somebody was told of a drift and not of its end, so that it matters what was judged and is none.
+    """
     if not spark.catalog.tableExists(settings.table("monitor_logs")):
         return []
-    rows = spark.table(settings.table("monitor_logs")).where(F.col("run_time") > F.lit(after)).orderBy("run_time").collect()
-    # Of a look that saw nothing there is nothing to read.
-    numbers = [row["look"] for row in rows if row["look"] and (row["records"] or row["findings"])]
-    drift = _read(spark, settings, "drift_metrics", _DRIFT, numbers)
-    anomalies = _read(spark, settings, "anomaly_logs", _ANOMALIES, numbers)
-    out = []
-    for row in rows:
-        of_look = [one for one in drift if one["look"] == row["look"]]
-        found = [*_of_log(row, settings), *(_of_drift(one, settings) for one in of_look if one["findings"])]
-        found += [_of_anomalies(one, settings) for one in anomalies if one["look"] == row["look"]]
-        out.append((_look(row, of_look), found))
-    return out
+    logs = spark.table(settings.table("monitor_logs")).where(F.col("run_time") > F.lit(after)).orderBy("run_time").collect()
+    # What looks found stands in their row: a table of theirs is read only for what is wanted.
+    is_judged = (F.col("comparison") != "previous") & F.col("is_drift").isNotNull()
+    drift = _rows(spark, settings, "drift_metrics", _looks_with(logs, kinds & _DRIFT_KINDS, is_drift_open), is_judged)
+    # There may be very many outliers, and usually nobody is told of them.
+    odd_kinds = kinds - _DRIFT_KINDS
+    odd = _rows(spark, settings, "anomaly_logs", _looks_with(logs, odd_kinds), F.col("anomaly_type").isin(sorted(odd_kinds)))
+    looks = []
+    for row in logs:
+        of_look = [part[part["look"] == row["look"]] for part in (drift, odd)]
+        found = [*_of_log(row, settings), *_of_drift(of_look[0], settings), *_of_anomalies(of_look[1], settings)]
+        looks.append((_look(row, of_look[0]), [finding for finding in found if finding.kind in kinds]))
+    return looks
 
 
-_SEVERITY = "max(array_position(array('info', 'warning', 'critical'), severity))"
-_DRIFT = f"""
-SELECT look, table_name, column_name AS subject, metric LIKE 'schema%' AS is_schema, count_if(is_drift) AS findings,
-  min(window_start) FILTER (WHERE is_drift) AS began, max(window_end) FILTER (WHERE is_drift) AS ended,
-  {_SEVERITY} FILTER (WHERE is_drift) AS severity,
-  max_by(struct(metric, value, threshold, slice), if(is_drift, coalesce(abs(value) / nullif(threshold, 0), value), -1)) AS worst
-FROM {{table}}
-WHERE look IN ({{looks}}) AND comparison <> 'previous' AND is_drift IS NOT NULL
-GROUP BY ALL
-ORDER BY look, subject
-"""
-_ANOMALIES = f"""
-SELECT look, table_name, anomaly_type, series AS subject, count(*) AS findings, count(DISTINCT event_id) AS events,
-  min(coalesce(window_start, event_time)) AS began, max(coalesce(window_end, event_time)) AS ended, {_SEVERITY} AS severity,
-  max_by(struct(detector, observed, expected, score, threshold, slice), abs(score) / threshold) AS worst
-FROM {{table}}
-WHERE look IN ({{looks}})
-GROUP BY ALL
-ORDER BY look, anomaly_type, subject
-"""
+def _looks_with(logs: Iterable[Row], kinds: Collection[str], is_any: bool = False) -> list[int]:
+    """The numbers of the looks that found one of these kinds; with `is_any` of all that saw something."""
+    return [row["look"] for row in logs if row["look"] and ((is_any and row["records"]) or set(row["findings"] or ()) & set(kinds))]
 
 
-def _read(spark: SparkSession, settings: Settings, table: str, text: str, looks: Collection[int]) -> list[Any]:
-    if not looks or not spark.catalog.tableExists(settings.table(table)):
-        return []
-    return spark.sql(text.format(table=settings.table(table), looks=", ".join(map(str, looks)))).collect()
+def _rows(spark: SparkSession, settings: Settings, name: str, looks: Collection[int], condition: Column) -> pd.DataFrame:
+    """The rows of some looks, few enough to be sorted here: Spark would take seconds to compile what is done in milliseconds."""
+    if not looks or not spark.catalog.tableExists(settings.table(name)):
+        return pd.DataFrame({"look": []})
+    return spark.table(settings.table(name)).where(F.col("look").isin(sorted(looks)) & condition).drop("run_id").toPandas()
 
 
-def _look(row: Any, drift: Sequence[Any]) -> Look:
-    judged = {(_drift_kind(one), one["subject"]) for one in drift}
+def _look(row: Row, drift: pd.DataFrame) -> Look:
+    judged = {(_drift_kind(*key), key[2]) for key, _ in _by(drift, _DRIFT_KEY)}
     if row["look"]:
         judged |= {("records_unaccounted", ""), ("stale", "")}
         judged |= {("records_lost", "")} if row["lost_records"] is not None else set()
@@ -140,7 +133,7 @@ def _look(row: Any, drift: Sequence[Any]) -> Look:
     return Look(_aware(row["run_time"]), row["look"], row["records"] or 0, _aware(row["latest_event_time"]), frozenset(judged))
 
 
-def _of_log(row: Any, settings: Settings) -> list[Finding]:
+def _of_log(row: Row, settings: Settings) -> list[Finding]:
     """What a row of `monitor_logs` itself says."""
     at = _aware(row["run_time"])
     query = f"SELECT * FROM {_plain(settings, 'monitor_logs')} WHERE run_time = TIMESTAMP{sql_text(at.isoformat())}"
@@ -162,55 +155,81 @@ def _of_log(row: Any, settings: Settings) -> list[Finding]:
     return found
 
 
-def _drift_kind(row: Any) -> str:
-    if row["is_schema"]:
+_DRIFT_KEY = ("table_name", "is_schema", "column_name")
+_ANOMALY_KEY = ("table_name", "anomaly_type", "series")
+
+
+def _by(rows: pd.DataFrame, key: tuple[str, ...]) -> Iterator[tuple[tuple, pd.DataFrame]]:
+    """The rows by what they are about."""
+    if rows.empty:
+        return iter(())
+    if "metric" in rows:
+        rows = rows.assign(is_schema=rows["metric"].str.startswith("schema"))
+    return iter(rows.groupby(list(key), sort=True))
+
+
+def _drift_kind(table: str, is_schema: bool, _: str) -> str:
+    if is_schema:
         return "schema_change"
-    return "concept_drift" if row["table_name"] == "gold_anomaly_predictions" else "drift"
+    return "concept_drift" if table == "gold_anomaly_predictions" else "drift"
 
 
-def _of_drift(row: Any, settings: Settings) -> Finding:
-    kind, worst, name = _drift_kind(row), row["worst"], shown(row["subject"])
-    span = _span(row["began"], row["ended"])
-    if kind == "schema_change":
-        verb = {"schema_added": "is new, the contract lacks it", "schema_removed": "is missing", "schema_retyped": "has another type"}
-        text = f"Field {name} {verb.get(worst['metric'], worst['metric'])}: {worst['value']:.3g} % of the records, {span}."
-    else:
-        where = "" if worst["slice"] == "*" else f" of {shown(worst['slice'])}"
-        text = (
-            f"{name}{where}: {worst['metric']} is {worst['value']:.3g}, drift from {worst['threshold']:g} on; "
-            f"{row['findings']:,} findings, {span}."
+def _of_drift(rows: pd.DataFrame, settings: Settings) -> Iterator[Finding]:
+    for key, judged in _by(rows, _DRIFT_KEY):
+        part = judged[judged["is_drift"].astype(bool)]
+        if part.empty:
+            continue
+        # By what it was against its threshold; a change of schema has none, and is told by its share.
+        worst = _worst(part, part["value"].abs() / part["threshold"].where(part["threshold"] > 0, 1))
+        kind, (table, is_schema, column) = _drift_kind(*key), key
+        if is_schema:
+            verb = {"schema_added": "is new, the contract lacks it", "schema_removed": "is missing", "schema_retyped": "has another type"}
+            said = f"Field {shown(column)} {verb[worst['metric']]}: {worst['value']:.3g} % of the records"
+        else:
+            limit = f"{worst['metric']} is {worst['value']:.3g}, drift from {worst['threshold']:g} on"
+            said = f"{shown(column)}{_of_slice(worst)}: {limit}; {len(part):,} findings"
+        query = (
+            f"SELECT * FROM {_plain(settings, 'drift_metrics')} WHERE look = {worst['look']} AND column_name = {sql_text(column)} "
+            f"AND is_drift AND comparison <> 'previous' AND metric {'' if is_schema else 'NOT '}LIKE 'schema%' ORDER BY window_start"
         )
-    same = "LIKE" if row["is_schema"] else "NOT LIKE"
-    query = (
-        f"SELECT * FROM {_plain(settings, 'drift_metrics')} WHERE look = {row['look']} AND column_name = {sql_text(row['subject'])} "
-        f"AND is_drift AND comparison <> 'previous' AND metric {same} 'schema%' ORDER BY window_start"
-    )
-    return Finding(
-        kind, row["table_name"], row["subject"], SEVERITIES[(row["severity"] or 2) - 1], text, _aware(row["began"]), _aware(row["ended"]),
-        row["findings"], worst["metric"], worst["value"], None, worst["threshold"], query,
-    )  # fmt: skip
+        yield _finding(kind, table, column, part, said, worst["metric"], worst["value"], None, worst["threshold"], query)
 
 
-def _of_anomalies(row: Any, settings: Settings) -> Finding:
-    kind, worst, name = row["anomaly_type"], row["worst"], shown(row["subject"])
-    where = "" if worst["slice"] == "*" else f" of {shown(worst['slice'])}"
-    numbers = f"{_number(worst['observed'])} where {_number(worst['expected'])} is usual"
-    score = f"{worst['detector']} {worst['score']:.3g}, limit {worst['threshold']:g}"
-    span = _span(row["began"], row["ended"])
-    text = {
-        "outlier": f"{row['events']:,} strange events by {name}; the strangest{where} {numbers} ({score}), {span}.",
-        "spike": f"{name}{where}: {numbers} ({score}), {span}.",
-        "missing_pattern": f"{name}{where}: {numbers} in all ({score}), {span}.",
-        "degradation": f"{name}: {numbers} ({score}), {span}.",
-    }[kind]
-    query = (
-        f"SELECT * FROM {_plain(settings, 'anomaly_logs')} WHERE look = {row['look']} AND anomaly_type = '{kind}' "
-        f"AND series = {sql_text(row['subject'])} ORDER BY abs(score) / threshold DESC"
-    )
-    return Finding(
-        kind, row["table_name"], row["subject"], SEVERITIES[(row["severity"] or 2) - 1], text, _aware(row["began"]), _aware(row["ended"]),
-        row["findings"], worst["detector"], worst["observed"], worst["expected"], worst["threshold"], query,
-    )  # fmt: skip
+def _of_anomalies(rows: pd.DataFrame, settings: Settings) -> Iterator[Finding]:
+    for (table, kind, series), part in _by(rows, _ANOMALY_KEY):
+        worst = _worst(part, part["score"].abs() / part["threshold"])
+        name, where = shown(series), _of_slice(worst)
+        numbers = f"{_number(worst['observed'])} where {_number(worst['expected'])} is usual"
+        score = f"({worst['detector']} {worst['score']:.3g}, limit {worst['threshold']:.3g})"
+        if kind == "outlier":
+            said = f"{part['event_id'].nunique():,} strange events by {name}; the strangest{where} {numbers} {score}"
+        else:
+            said = f"{name}{where}: {numbers} {score}"
+        query = (
+            f"SELECT * FROM {_plain(settings, 'anomaly_logs')} WHERE look = {worst['look']} AND anomaly_type = '{kind}' "
+            f"AND series = {sql_text(series)} ORDER BY abs(score) / threshold DESC"
+        )
+        yield _finding(kind, table, series, part, said, worst["detector"], worst["observed"], worst["expected"], worst["threshold"], query)
+
+
+def _worst(rows: pd.DataFrame, size: pd.Series) -> dict[str, Any]:
+    """The row of the greatest size."""
+    return rows.loc[size.fillna(0).idxmax()].to_dict()
+
+
+def _finding(kind: str, table: str, subject: str, rows: pd.DataFrame, said: str, *numbers: Any) -> Finding:
+    """Rows of one look about one thing as a finding."""
+    severity = max(rows["severity"].fillna("warning"), key=SEVERITIES.index)
+    begins = rows["window_start"].fillna(rows["event_time"]) if "event_time" in rows else rows["window_start"]
+    ends = rows["window_end"].fillna(begins)
+    began, ended = (_aware(at.to_pydatetime()) for at in (begins.min(), ends.max()))
+    metric, observed, expected, threshold, query = (None if isinstance(one, float) and isnan(one) else one for one in numbers)
+    text = f"{said}, {_span(began, ended)}."
+    return Finding(kind, table, subject, severity, text, began, ended, len(rows), metric, observed, expected, threshold, query)
+
+
+def _of_slice(row: Mapping[str, Any]) -> str:
+    return "" if row["slice"] in (None, "*") else f" of {shown(row['slice'])}"
 
 
 def shown(text: str) -> str:

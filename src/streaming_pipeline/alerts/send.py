@@ -13,7 +13,7 @@ from pyspark.sql import SparkSession
 from streaming_pipeline import tables
 from streaming_pipeline.alerts import outbox, webhook
 from streaming_pipeline.alerts.deliver import PATIENCE, Journal, Message, Outcome, deliver, plan
-from streaming_pipeline.alerts.derive import Occasion, derive
+from streaming_pipeline.alerts.derive import Occasion, derive, still_open
 from streaming_pipeline.alerts.findings import failed_tasks, job_failure, read_looks
 from streaming_pipeline.alerts.mail import compose, webhook_text
 from streaming_pipeline.alerts.outbox import Alert
@@ -76,7 +76,9 @@ def send_alerts(
     try:
         secrets = read_secrets()
         rules = load_rules(settings.alert_rules_path)
-        looks = read_looks(spark, settings, _read_cursor(cursor) or outbox.newest_look(known) or now - outbox.KEPT_IN_MIND)
+        after = _read_cursor(cursor) or outbox.newest_look(known) or now - outbox.KEPT_IN_MIND
+        is_drift_open = any("drift" in alert.anomaly_type for alert in still_open(known))
+        looks = read_looks(spark, settings, after, {rule.finding for rule in rules.rules}, is_drift_open)
     except UsageError as error:
         problems.append(f"{error} Until it is right, nothing but a failed run is told.")
     failed = failed_tasks(states)
@@ -84,7 +86,8 @@ def send_alerts(
     occasion = Occasion(settings.run_id, link, _channels(secrets), now)
     new = derive(looks, failure, bool(states) and not failed, rules, known, occasion)
 
-    planned = plan([*known, *new], rules, outbox.silences(spark, settings, now), now)
+    is_anything_waiting = any(alert.status == "PENDING" for alert in (*known, *new))
+    planned = plan([*known, *new], rules, outbox.silences(spark, settings, now) if is_anything_waiting else {}, now)
     decided = {alert.alert_id: alert for alert in planned.alerts}
     new = [decided.get(alert.alert_id, alert) for alert in new]
     outbox.add(spark, settings, new)

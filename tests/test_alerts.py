@@ -1,0 +1,729 @@
+"""Alerts: which there are, when they are sent, and that none is lost or told twice."""
+
+import http.server
+import json
+import socket
+import threading
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from email.parser import BytesParser
+from email.policy import default
+from pathlib import Path
+
+import pytest
+
+from streaming_pipeline import tables
+from streaming_pipeline.alerts import outbox
+from streaming_pipeline.alerts.deliver import MAX_ATTEMPTS, Journal, Message, Outcome, Refused, Temporary, deliver, plan
+from streaming_pipeline.alerts.derive import Occasion, derive
+from streaming_pipeline.alerts.findings import KINDS, Finding, Look
+from streaming_pipeline.alerts.mail import MOST_WHOLE, compose, webhook_text
+from streaming_pipeline.alerts.outbox import Alert
+from streaming_pipeline.alerts.rules import Rule, Rules, load_rules, parse_rules
+from streaming_pipeline.alerts.send import fail_if_something_is_wrong, run_link, send_alerts
+from streaming_pipeline.alerts.silence import parse_for, silence
+from streaming_pipeline.alerts.smtp import MailServer, SmtpSettings
+from streaming_pipeline.alerts.webhook import check_url, post
+from streaming_pipeline.errors import PipelineError, UsageError
+from streaming_pipeline.local.mailbox import running_mailbox
+
+ROOT = Path(__file__).parents[1]
+SHIPPED = ROOT / "config" / "alert_rules.yml"
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+
+
+# ------------------------------------------------------------------------------------------------------------------- the rules
+
+
+def test_the_shipped_rules_tell_of_every_kind_but_single_strange_events():
+    rules = load_rules(SHIPPED)
+    assert {rule.finding for rule in rules.rules} == set(KINDS) - {"outlier"}
+    text = SHIPPED.read_text()
+    listed = text[text.index("finding     ") : text.index("subjects ")]
+    assert {word.strip("#| \n") for word in listed.replace("finding ", "").split("|")} == set(KINDS)
+    # What is commented out works once it is not.
+    shown = text.replace("  # - name: outliers_of_value", "  - name: outliers_of_value").replace("  #   ", "    ")
+    assert parse_rules(shown).rules[-1] == Rule("outliers_of_value", "outlier", ("value",), "warning", cooldown=timedelta(days=1))
+
+
+RULE = "rules:\n  - {name: a, finding: drift"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("rules: [", "not valid YAML"),
+        ("[]", "the file: must be a mapping"),
+        ("{}", "'rules' is missing"),
+        ("rules: no", "rules: must be a list"),
+        ("rules: []\nrule: []", "unknown key 'rule'; known keys: group, recipients, rules"),
+        ("rules: []\ngroup: maybe", "group: must be true or false, not 'maybe'"),
+        ("rules: [5]", "rules[0]: must be a mapping"),
+        ("rules:\n  - {name: a}", "rules[0]: 'finding' is missing"),
+        ("rules:\n  - {name: 'a b', finding: drift}", "rules[0].name: 'a b'"),
+        ("rules:\n  - {name: a, finding: drifts}", "rule a.finding: 'drifts' is not one of job_failed, "),
+        (f"{RULE}, cooldown: 4}}", "rule a.cooldown: 4 is not a time such as 30m, 4h or 7d"),
+        (f"{RULE}, cooldown: 31d}}", "rule a.cooldown: '31d' is not a time"),
+        (f"{RULE}, severity: high}}", "rule a.severity: 'high' is not one of info, warning, critical"),
+        (f"{RULE}, at_least: [info]}}", "rule a.at_least: ['info'] is not one of"),
+        (f"{RULE}, channels: [sms]}}", "rule a.channels: 'sms' is not one of email, webhook"),
+        (f"{RULE}, subjects: value}}", "rule a.subjects: must be a list of texts"),
+        (f"{RULE}, recipients: ['me']}}", "rule a.recipients: 'me' is not an e-mail address"),
+        ("rules: []\nrecipients: ['a@b.c, d@e.f']", "recipients: 'a@b.c, d@e.f' is not an e-mail address"),
+        ('rules: []\nrecipients: ["a@b.c\\nBcc: x@y.z"]', "is not an e-mail address"),
+        (f"{RULE}}}\n  - {{name: a, finding: spike}}", "rules: the name 'a' stands there twice"),
+    ],
+)
+def test_a_wrong_rule_is_named_with_its_key(text, said):
+    with pytest.raises(UsageError) as caught:
+        parse_rules(text, "config/alert_rules.yml")
+    assert str(caught.value).startswith("config/alert_rules.yml") and said in str(caught.value)
+
+
+def test_the_first_rule_that_fits_decides():
+    rules = parse_rules(
+        """
+recipients: [all@example.com]
+rules:
+  - {name: critical value, finding: drift, subjects: [value], at_least: critical, recipients: [boss@example.com], severity: warning}
+  - {name: rest, finding: drift, cooldown: 2h}
+""".replace("critical value", "critical-value")
+    )
+    assert rules.for_finding("drift", "value", "critical").name == "critical-value"
+    assert rules.for_finding("drift", "value", "warning").name == rules.for_finding("drift", "other", "critical").name == "rest"
+    assert rules.for_finding("spike", "value", "critical") is None
+    assert [rule.recipients for rule in rules.rules] == [("boss@example.com",), ("all@example.com",)]
+    [alert] = derived([(look(1), [finding("drift", severity="critical")])], rules)
+    assert (alert.rule, alert.severity, alert.recipients) == ("critical-value", "warning", ("boss@example.com",))
+
+
+# ------------------------------------------------------------------------------------------------------------------ which there are
+
+
+def look(number, *judged, at=None):
+    at = at or NOON + number * HOUR
+    return Look(at, number, 100, at, frozenset(judged))
+
+
+def finding(kind, subject="value", severity="warning", began=0.0, ended: float | None = 1.0, metric="psi", number=1):
+    """A finding whose window is in hours before the end of a look."""
+    at = NOON + number * HOUR - HOUR
+    end = None if ended is None else at + ended * HOUR
+    return Finding(
+        kind, "silver_events", subject, severity, f"{kind} of {subject}", at + began * HOUR, end, 3, metric, 0.5, None, 0.1, "SELECT 1"
+    )
+
+
+def derived(looks, rules=None, known=(), *, failure=None, well=False, run="r1", now=NOON + 9 * HOUR, channels=("email",)):
+    return derive(looks, failure, well, rules or load_rules(SHIPPED), known, Occasion(run, "file:///run", channels, now))
+
+
+def test_deriving_twice_adds_nothing_and_each_channel_has_its_own():
+    looks = [(look(1), [finding("drift"), finding("spike", "arrivals")])]
+    first = derived(looks, channels=("email", "webhook"))
+    assert len({alert.alert_id for alert in first}) == len(first) == 4
+    assert derived(looks, known=first, channels=("email", "webhook")) == []
+    # A look that was derived alone and one that comes with others give the same ids.
+    both = derived([*looks, (look(2), [finding("drift", number=2)])], channels=("email", "webhook"))
+    assert {alert.alert_id for alert in first} < {alert.alert_id for alert in both}
+
+
+def test_a_finding_that_no_rule_fits_is_told_to_nobody():
+    assert derived([(look(1), [finding("outlier")])]) == []
+
+
+def test_the_end_is_told_once_when_it_was_judged_and_not_found():
+    drift = finding("drift")
+    first = derived([(look(1), [drift])])
+    assert [alert.is_ongoing for alert in first] == [True]
+    assert derived([(look(2), [])], known=first) == []  # nothing was judged: nobody knows
+    assert derived([(look(2, ("drift", "other")), [])], known=first) == []
+    over = derived([(look(2, ("drift", "value")), [])], known=first)
+    assert [(alert.is_recovery, alert.severity, alert.fingerprint) for alert in over] == [(True, "info", first[0].fingerprint)]
+    assert "2026-03-01 12:00" in over[0].message
+    assert derived([(look(3, ("drift", "value")), [])], known=[*first, *over]) == []
+    again = derived([(look(4, ("drift", "value")), [finding("drift", number=4)])], known=[*first, *over])
+    assert [alert.is_recovery for alert in again] == [False]
+
+
+def test_begin_and_end_are_found_among_looks_of_one_run():
+    alerts = derived([(look(1), [finding("missing_pattern", "arrivals")]), (look(2, ("missing_pattern", "*")), [])])
+    assert [alert.is_recovery for alert in alerts] == [False, True]
+
+
+def test_of_what_was_over_when_it_was_found_no_end_is_told():
+    long_ago = finding("missing_pattern", "arrivals", began=-48, ended=-47)
+    first = derived([(look(1), [long_ago])])
+    assert [alert.is_ongoing for alert in first] == [False]
+    assert derived([(look(2, ("missing_pattern", "*")), [])], known=first) == []
+
+
+def test_a_spike_and_a_loss_have_no_end():
+    loss = Finding("records_lost", "bronze_events", "", "critical", "5 records expired unread", NOON, None)
+    first = derived([(Look(NOON, None, 0, None), [loss]), (look(1), [finding("spike", "arrivals")])])
+    assert [alert.is_ongoing for alert in first] == [False, False]
+
+
+def test_a_failed_run_is_told_once_and_its_end_with_the_next_good_one():
+    failed = Finding("job_failed", "", "01_stream_kafka_to_bronze", "critical", "it failed", NOON, None)
+    first = derived([], failure=failed)
+    assert derived([], failure=failed, known=first) == []
+    assert len(derived([], failure=failed, known=first, run="r2")) == 1
+    [over] = derived([], known=first, well=True, run="r2")
+    assert over.is_recovery and "r2" in over.message
+    assert derived([], known=[*first, over], well=True, run="r3") == []
+
+
+@pytest.mark.parametrize(("metric", "field", "hours", "muted"), [
+    ("schema_removed", "value", 0, True),
+    ("schema_retyped", "other", 0, True),
+    ("schema_added", "channel", 0, False),  # adds, and takes nothing away
+    ("schema_removed", "value", -5, False),  # another time
+])  # fmt: skip
+def test_a_schema_break_mutes_the_drift_that_it_causes(metric, field, hours, muted):
+    broken = finding("schema_change", field, began=hours, ended=hours + 1, metric=metric)
+    alerts = derived([(look(1), [finding("drift"), broken, finding("spike", "arrivals")])])
+    status = {alert.anomaly_type: alert.status for alert in alerts}
+    assert status == {"drift": "MUTED" if muted else "PENDING", "schema_change": "PENDING", "spike": "PENDING"}
+    # Of what was not told no end is told.
+    assert [alert.is_recovery for alert in derived([(look(2, ("drift", "value")), [])], known=alerts)] == ([] if muted else [True])
+
+
+# ------------------------------------------------------------------------------------------------------------------ when they are sent
+
+
+def alert(
+    name="drift", *, at=NOON, status="PENDING", sent=None, recovery=False, channel="email", recipients=(), message=None, kind="drift"
+):
+    return Alert(
+        alert_id=f"{name}-{at.isoformat()}-{recovery}-{channel}", fingerprint=name, anomaly_type=kind, severity="warning", event_time=at,
+        message="what", next_attempt_at=at, created_at=at, run_id="r", rule=kind, channel=channel, recipients=recipients, status=status,
+        sent_at=sent, is_recovery=recovery,
+    )  # fmt: skip
+
+
+FOUR_HOURS = Rules((Rule("drift", "drift", cooldown=4 * HOUR),))
+
+
+def test_a_storm_is_one_message_for_each_channel_and_its_recipients():
+    alerts = [alert(f"a{n}") for n in range(50)] + [alert("b", channel="webhook"), alert("c", recipients=("x@example.com",))]
+    planned = plan(alerts, FOUR_HOURS, {}, NOON)
+    assert sorted(len(message.alerts) for message in planned.messages) == [1, 1, 50]
+    ungrouped = plan(alerts, replace(FOUR_HOURS, group=False), {}, NOON)
+    assert len({message.message_id for message in ungrouped.messages}) == 52
+
+
+def test_the_cooldown_counts_from_the_delivery_and_what_came_in_between_is_told_behind_it():
+    sent = alert(status="SENT", sent=NOON + HOUR)
+    waits, more = alert(at=NOON + 2 * HOUR), alert(at=NOON + 3 * HOUR)
+    planned = plan([sent, waits, more], FOUR_HOURS, {}, NOON + 4.9 * HOUR)
+    assert (planned.messages, [one.status for one in planned.held]) == ([], ["PENDING", "PENDING"])
+    assert "again from 2026-03-01 17:00" in planned.held[0].reason
+    planned = plan([sent, waits, more], FOUR_HOURS, {}, NOON + 5 * HOUR)
+    assert [len(message.alerts) for message in planned.messages] == [2]
+    # What never arrived holds nothing back, nor does another fingerprint.
+    assert len(plan([replace(sent, status="DEAD", sent_at=None), waits], FOUR_HOURS, {}, NOON + 2 * HOUR).messages) == 1
+    assert len(plan([sent, alert("other", at=NOON + 2 * HOUR)], FOUR_HOURS, {}, NOON + 2 * HOUR).messages) == 1
+
+
+def test_the_end_is_told_at_once_but_not_of_what_nobody_knows():
+    sent, over = alert(status="SENT", sent=NOON), alert(at=NOON + HOUR, recovery=True)
+    assert len(plan([sent, over], FOUR_HOURS, {}, NOON + HOUR).messages) == 1
+    told = replace(over, status="SENT", sent_at=NOON + HOUR)
+    again, over_again = alert(at=NOON + 2 * HOUR), alert(at=NOON + 3 * HOUR, recovery=True)
+    assert plan([sent, told, again, over_again], FOUR_HOURS, {}, NOON + 3 * HOUR).messages == []
+    later = plan([sent, told, again, over_again], FOUR_HOURS, {}, NOON + 4 * HOUR).messages
+    assert [len(message.alerts) for message in later] == [2]
+
+
+def test_a_silence_mutes_until_it_ends():
+    planned = plan([alert(), alert("spike", kind="spike")], FOUR_HOURS, {"drift": NOON + HOUR}, NOON)
+    assert [one.status for one in planned.muted] == ["MUTED"] and "until 2026-03-01 13:00" in planned.muted[0].reason
+    assert [message.alerts[0].fingerprint for message in planned.messages] == ["spike"]
+
+
+def test_what_may_have_arrived_stays_the_message_that_it_was():
+    first = plan([alert("a"), alert("b")], FOUR_HOURS, {}, NOON).messages[0]
+    claimed = list(first.alerts)
+    newer = alert("c", at=NOON + HOUR)
+    messages = plan([*claimed, newer], FOUR_HOURS, {"drift": NOON + 9 * HOUR}, NOON + HOUR).messages
+    assert [(message.message_id, len(message.alerts)) for message in messages] == [(first.message_id, 2)]
+
+
+class Script:
+    """A sender that does as it is told, in turn."""
+
+    def __init__(self, *answers):
+        self.answers, self.sent = list(answers), []
+
+    def __call__(self, message):
+        self.sent.append(message.message_id)
+        answer = self.answers.pop(0) if self.answers else None
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+def run_delivery(tmp_path, messages, sender, outcome=None):
+    """One run that waits for nobody."""
+    outcome = outcome or Outcome()
+    deliver(messages, {"email": sender}, Journal(tmp_path / "sent"), outcome, timedelta())
+    return outcome
+
+
+def test_a_temporary_failure_is_tried_again_later_and_given_up_in_the_end(tmp_path):
+    [message] = plan([alert()], FOUR_HOURS, {}, NOON).messages
+    pauses, now = [], datetime.now(UTC)
+    for attempt in range(1, MAX_ATTEMPTS + 1):
+        outcome = run_delivery(tmp_path, [message], Script(Temporary("the server says 451 later")))
+        [after] = outcome.alerts.values()
+        assert after.attempts == attempt
+        pauses.append((after.next_attempt_at - datetime.now(UTC)).total_seconds())
+        message = replace(message, alerts=(replace(after, next_attempt_at=now, message_id=message.message_id),))
+    assert after.status == "DEAD" and "given up after 20 attempts: the server says 451 later" in after.reason
+    for n, pause in enumerate(pauses[:-1]):
+        usual = min(5 * 2**n, 6 * 3600)
+        assert 0.5 * usual - 1 <= pause <= 1.5 * usual
+    assert sum(min(5 * 2**n, 6 * 3600) for n in range(MAX_ATTEMPTS)) > 48 * 3600
+
+
+def test_a_refusal_is_final_and_a_wrong_setting_touches_nothing(tmp_path):
+    messages = plan([alert("a"), alert("b"), alert("c")], replace(FOUR_HOURS, group=False), {}, NOON).messages
+    outcome = run_delivery(tmp_path, messages, Script(Refused("the server says 554 no")))
+    assert [(one.status, one.reason) for one in outcome.of("DEAD")] == [("DEAD", "the server says 554 no")]
+    assert len(outcome.of("SENT")) == 2
+    script = Script(UsageError("SMTP_PASSWORD is wrong."))
+    outcome = run_delivery(tmp_path, messages, script)
+    assert outcome.alerts == {} and len(script.sent) == 1
+    assert str(outcome.wrong["email"]) == "SMTP_PASSWORD is wrong."
+
+
+def test_a_server_that_is_away_is_not_asked_for_each_alert(tmp_path):
+    messages = plan([alert(f"a{n}") for n in range(100)], replace(FOUR_HOURS, group=False), {}, NOON).messages
+    away = Script(*[Temporary("cannot be reached", is_connection=True)] * 100)
+    outcome = run_delivery(tmp_path, messages, away)
+    assert len(away.sent) == 3 and len(outcome.alerts) == 3
+
+
+def test_only_a_message_that_may_have_arrived_keeps_its_id(tmp_path):
+    messages = plan([alert("a"), alert("b")], replace(FOUR_HOURS, group=False), {}, NOON).messages
+    outcome = run_delivery(tmp_path, messages, Script(Temporary("451"), Temporary("went away", is_unclear=True)))
+    assert [one.message_id for one in outcome.alerts.values()] == [None, messages[1].message_id]
+
+
+# ------------------------------------------------------------------------------------------------------------------- what they say
+
+
+def test_a_mail_says_all_in_text_and_html_and_takes_no_orders_from_payloads():
+    evil = "x'\r\nBcc: a@b.c <script>alert(1)</script> OR 1=1"
+    one = replace(alert(), subject=evil, message="psi is 0.5 <b>", severity="critical", query="SELECT 1 FROM t WHERE a = 'x'", link="https://w/jobs/1/runs/2",
+                  observed=0.5, threshold=0.1, table_name="silver_events")  # fmt: skip
+    mail = compose("m1", [one, alert("over", recovery=True)], "from@example.com", ["to@example.com"], "streaming")
+    mail = BytesParser(policy=default).parsebytes(mail.as_bytes())
+    assert mail["Bcc"] is None and mail["Message-ID"] == "<m1@streaming-pipeline.invalid>" and mail["Auto-Submitted"] == "auto-generated"
+    assert mail["Subject"].startswith("[CRITICAL] streaming: drift: x' Bcc: a@b.c") and "over: drift" in mail["Subject"]
+    text, page = (mail.get_body((kind,)).get_content() for kind in ("plain", "html"))
+    for said in ("drift", "critical", "2026-03-01 12:00:00 UTC", "silver_events", "0.5", "0.1", "https://w/jobs/1/runs/2", "RECOVERED"):
+        assert said in text and said in page
+    assert "SELECT 1 FROM t WHERE a = 'x'" in text
+    assert "<script>" not in page and "<b>" not in page and "psi is 0.5 &lt;b&gt;" in page
+    assert [part.get_content_type() for part in mail.iter_parts()] == ["text/plain", "text/html"]
+
+
+def test_a_storm_of_thousands_is_a_mail_that_can_be_sent():
+    storm = [replace(alert(f"a{n}"), subject=f"column {n}") for n in range(3_000)]
+    mail = compose("m", storm, "from@example.com", ["to@example.com"], "streaming")
+    text = mail.get_body(("plain",)).get_content()
+    assert len(mail.as_bytes()) < 200_000
+    assert (text.count("Rule: drift"), text.count("WARNING: drift: column")) == (MOST_WHOLE, MOST_WHOLE + 200)
+    assert f"and {3_000 - MOST_WHOLE - 200:,} more" in text
+
+
+# ------------------------------------------------------------------------------------------------------------ real servers
+
+
+class Flaky:
+    """A mail server's handler that answers as it is told, in turn, then as it should."""
+
+    def __init__(self, *answers):
+        self.answers, self.taken = list(answers), []
+
+    async def handle_RCPT(self, server, session, envelope, address, options):
+        if self.answers and isinstance(self.answers[0], dict):
+            said = self.answers[0].pop(address, None)
+            if not self.answers[0]:
+                self.answers.pop(0)
+            if said:
+                return said
+        envelope.rcpt_tos.append(address)
+        return "250 OK"
+
+    async def handle_DATA(self, server, session, envelope):
+        answer = self.answers.pop(0) if self.answers else "250 taken"
+        if answer == "hang up":
+            server.transport.close()
+            return "250 never read"
+        if answer.startswith("250"):
+            self.taken.append(envelope.rcpt_tos)
+        return answer
+
+
+@contextmanager
+def mail_server(certificates, tmp_path, *answers, speaks="STARTTLS", **changes):
+    handler = Flaky(*answers)
+    with running_mailbox(certificates, tmp_path / "mail", security=speaks, handler=handler) as (_, secrets):
+        settings = replace(SmtpSettings.from_secrets(secrets), **changes)
+        with MailServer(settings, 5) as server:
+            yield handler, server
+
+
+def hand_over(server, *recipients):
+    recipients = recipients or ("a@example.com",)
+    return server.send(compose("m1", [alert()], "from@example.com", recipients, "streaming"), recipients)
+
+
+@pytest.mark.parametrize("security", ["STARTTLS", "TLS"])
+def test_mails_go_over_tls_with_a_log_in(broker, tmp_path, security):
+    with mail_server(broker.certificates, tmp_path, speaks=security) as (handler, server):
+        assert hand_over(server) is hand_over(server) is None
+    assert handler.taken == [["a@example.com"], ["a@example.com"]]
+
+
+def test_answers_of_a_mail_server_are_told_apart(broker, tmp_path):
+    answers = ("451 try later", "554 no", "hang up", "421 closing")
+    with mail_server(broker.certificates, tmp_path, *answers) as (handler, server):
+        with pytest.raises(Temporary, match="451 try later") as caught:
+            hand_over(server)
+        assert not caught.value.is_unclear
+        with pytest.raises(Refused, match="554 no"):
+            hand_over(server)
+        with pytest.raises(Temporary, match="went away") as caught:
+            hand_over(server)
+        assert caught.value.is_unclear
+        with pytest.raises(Temporary, match="421"):
+            hand_over(server)
+        hand_over(server)  # by a new connection
+    assert len(handler.taken) == 1
+
+
+def test_who_is_refused_for_now_gets_it_later_and_the_others_once(broker, tmp_path):
+    answers = ({"b@example.com": "450 greylisted", "c@example.com": "550 unknown"}, "250 taken")
+    with mail_server(broker.certificates, tmp_path, *answers) as (handler, server):
+        [message] = plan([alert(recipients=("a@example.com", "b@example.com", "c@example.com"))], FOUR_HOURS, {}, NOON).messages
+        outcome = run_delivery(tmp_path, [message], lambda message: hand_over(server, *message.recipients))
+        [after] = outcome.alerts.values()
+        assert (after.status, after.recipients) == ("PENDING", ("b@example.com",))
+        assert "c@example.com: 550 unknown" in after.reason
+        again = Message(message.message_id, "email", after.recipients, (replace(after, next_attempt_at=NOON),))
+        assert [one.status for one in run_delivery(tmp_path, [again], lambda m: hand_over(server, *m.recipients)).alerts.values()] == [
+            "SENT"
+        ]
+    assert handler.taken == [["a@example.com"], ["b@example.com"]]
+    with mail_server(broker.certificates, tmp_path, {"c@example.com": "550 unknown"}) as (_, server):
+        assert hand_over(server, "a@example.com", "c@example.com") == "refused for c@example.com: 550 unknown"
+    with (
+        mail_server(broker.certificates, tmp_path, {"c@example.com": "550 unknown"}) as (_, server),
+        pytest.raises(Refused, match=r"c@example.com: 550 unknown"),
+    ):
+        hand_over(server, "c@example.com")
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"password": "wrong"}, "refuses the log-in: check SMTP_USERNAME and SMTP_PASSWORD"),
+        ({"ca_location": None}, "its certificate is not trusted.*SMTP_SSL_CA_LOCATION"),
+        ({"security": "TLS"}, "does not speak TLS in the way of SMTP_SECURITY TLS"),
+        ({"ca_location": __file__}, "SMTP_SSL_CA_LOCATION=.*test_alerts.py cannot be used"),
+        ({"ca_location": "/no/such/file"}, "SMTP_SSL_CA_LOCATION=/no/such/file cannot be used"),
+        ({"username": None}, "SMTP_FROM .* is refused.*530"),
+    ],
+)
+def test_a_wrong_mail_setting_is_named(broker, tmp_path, changes, said):
+    with mail_server(broker.certificates, tmp_path, **changes) as (_, server), pytest.raises(PipelineError, match=said) as caught:
+        hand_over(server)
+    assert "wrong" not in str(caught.value)
+
+
+def test_a_name_that_the_certificate_does_not_have_is_not_trusted(broker, tmp_path, monkeypatch):
+    resolve = socket.getaddrinfo
+    monkeypatch.setattr(
+        socket, "getaddrinfo", lambda host, *rest, **more: resolve("127.0.0.1" if host == "mail.test" else host, *rest, **more)
+    )
+    with mail_server(broker.certificates, tmp_path, host="mail.test") as (_, server), pytest.raises(UsageError, match="not trusted"):
+        hand_over(server)
+
+
+def test_a_server_without_tls_gets_no_mail(tmp_path):
+    from aiosmtpd.controller import Controller
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    controller = Controller(Flaky(), "127.0.0.1", port)
+    controller.start()
+    try:
+        settings = SmtpSettings("127.0.0.1", port, "STARTTLS", "from@example.com", ("to@example.com",))
+        with MailServer(settings, 5) as server, pytest.raises(UsageError, match="Mails go over TLS"):
+            hand_over(server)
+    finally:
+        controller.stop()
+    with MailServer(settings, 5) as server, pytest.raises(Temporary, match="cannot be reached"):
+        hand_over(server)
+
+
+GOOD = {"SMTP_HOST": "mail.example.com", "SMTP_FROM": "from@example.com", "SMTP_TO": "a@example.com, b@example.com"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"SMTP_HOST": ""}, "SMTP_HOST is not set, but SMTP_FROM, SMTP_TO"),
+        ({"SMTP_FROM": " "}, "SMTP_FROM is not set"),
+        ({"SMTP_FROM": "nobody"}, "SMTP_FROM: 'nobody' is not an e-mail address"),
+        ({"SMTP_TO": "a@example.com; b@example.com"}, "SMTP_TO: 'a@example.com; b@example.com' is not"),
+        ({"SMTP_PORT": "smtp"}, "SMTP_PORT 'smtp' is not a port"),
+        ({"SMTP_PORT": "0"}, "SMTP_PORT '0' is not a port"),
+        ({"SMTP_SECURITY": "none"}, "SMTP_SECURITY 'none' is not known: give STARTTLS or TLS"),
+        ({"SMTP_USERNAME": "me"}, "SMTP_PASSWORD is not set"),
+        ({"SMTP_PASSWORD": "secret"}, "SMTP_USERNAME is not set"),
+    ],
+)
+def test_a_mail_setting_that_cannot_be_is_named(changes, said):
+    with pytest.raises(UsageError, match=said) as caught:
+        SmtpSettings.from_secrets({**GOOD, **changes})
+    assert "secret" not in str(caught.value)
+
+
+def test_mail_settings_have_the_usual_defaults():
+    settings = SmtpSettings.from_secrets(GOOD)
+    assert (settings.port, settings.security, settings.recipients) == (587, "STARTTLS", ("a@example.com", "b@example.com"))
+    assert SmtpSettings.from_secrets({**GOOD, "SMTP_PORT": "465"}).security == "TLS"
+    assert SmtpSettings.from_secrets({}) is SmtpSettings.from_secrets({"SMTP_HOST": ""}) is None
+
+
+@contextmanager
+def web_server(*codes):
+    """A server that answers with these codes in turn, then with 200; yields its address and the bodies that it got."""
+    waiting, bodies = list(codes), []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self):
+            bodies.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            code = waiting.pop(0) if waiting else 200
+            self.send_response(code)
+            if code == 302:
+                self.send_header("Location", "http://127.0.0.1:1/")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    server = http.server.HTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/hook/s3cret", bodies
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def test_a_webhook_gets_json_as_slack_takes_it():
+    with web_server(503, 429, 404, 302) as (url, bodies):
+        for wanted in (Temporary, Temporary, Refused, Refused):
+            with pytest.raises(wanted) as caught:
+                post(url, "x")
+            assert "s3cret" not in str(caught.value)
+        post(check_url(url), webhook_text([replace(alert(), subject="a<b", link="https://w/run")], "streaming"))
+    assert bodies[-1]["text"].splitlines()[0] == "*[WARNING] streaming: drift: a&lt;b*"
+    assert "<https://w/run|the run>" in bodies[-1]["text"]
+    with pytest.raises(Temporary, match="cannot be reached"):
+        post(url, "x")
+
+
+@pytest.mark.parametrize("url", ["", "hook", "http://example.com/s3cret", "https://", "https://a b/s3cret", "ftp://localhost/s3cret"])
+def test_a_webhook_that_is_no_url_is_named_without_its_text(url):
+    with pytest.raises(UsageError, match="ALERT_WEBHOOK_URL is not a URL that begins with https") as caught:
+        check_url(url)
+    assert "s3cret" not in str(caught.value)
+
+
+# --------------------------------------------------------------------------------------------------------------- the whole task
+
+
+class Task:
+    """Task 05 on tables of its own, of which the looks are written by hand."""
+
+    def __init__(self, spark, settings, tmp_path):
+        self.spark, self.looks = spark, 0
+        config = tmp_path / "config"
+        config.mkdir()
+        self.rules = config / "alert_rules.yml"
+        self.rules.write_text(SHIPPED.read_text())
+        self.settings = replace(settings, config_dir=str(config))
+
+    def look(self, *, drift=(), gap=False):
+        """One look, an hour behind the last; `drift` has (column, whether it drifts)."""
+        self.looks += 1
+        at = datetime.now(UTC) - timedelta(hours=20 - self.looks)
+        row = {"run_time": at, "look": self.looks, "table_name": "silver_events", "records": 10, "lost_records": 0, "latest_event_time": at}
+        row |= {"status": "Healthy", "findings": {"drift": sum(drifts for _, drifts in drift), "missing_pattern": int(gap)}}
+        about = {"look": self.looks, "table_name": "silver_events", "window_start": at - HOUR, "window_end": at, "slice": "*"}
+        of_drift = {"comparison": "baseline", "value": 0.3, "threshold": 0.1}
+        judged = [
+            {**about, **of_drift, "column_name": column, "metric": metric, "is_drift": drifts, "severity": "critical" if drifts else None}
+            for column, drifts in drift
+            for metric in ("psi", "ks")
+        ]
+        odd = {**about, "detector": "gap", "anomaly_type": "missing_pattern", "series": "arrivals", "event_time": at - HOUR}
+        odd |= {"observed": 0.0, "expected": 50.0, "score": 50.0, "threshold": 18.4, "severity": "critical"}
+        for table, rows in ((tables.DRIFT_METRICS, judged), (tables.ANOMALY_LOGS, [odd] if gap else []), (tables.MONITOR_LOGS, [row])):
+            if rows:
+                tables.append_rows(self.spark, self.settings, table, rows)
+
+    def send(self, states=None, run="r1", **secrets):
+        settings = replace(self.settings, run_id=run)
+        return send_alerts(self.spark, settings, states or {}, lambda: secrets, "file:///run", patience=timedelta())
+
+    def held(self):
+        rows = self.spark.table(self.settings.table("alert_outbox")).orderBy("created_at", "anomaly_type").collect()
+        return [(row["anomaly_type"], row["subject"], row["status"]) for row in rows]
+
+
+@pytest.fixture
+def task(spark, offline_settings, tmp_path):
+    return Task(spark, offline_settings, tmp_path)
+
+
+BAD = {"01_stream_kafka_to_bronze": "failed", "02_bronze_to_silver_cleanse": "upstream_failed"}
+DRIFT, GAP = ("drift", "value", "PENDING"), ("missing_pattern", "arrivals", "PENDING")
+
+
+def test_alerts_wait_until_there_is_a_mail_server_and_are_told_once(task, mailbox):
+    box, secrets = mailbox
+    task.look(drift=[("value", True), ("other", False)], gap=True)
+    sending = task.send()
+    assert task.held() == [DRIFT, GAP] and sending.note == "2 waiting: SMTP_HOST is not set"
+    fail_if_something_is_wrong(sending)
+
+    # A wrong setting fails the task and loses nothing.
+    sending = task.send(**{**secrets, "SMTP_PASSWORD": "wrong-p4ssword"})
+    with pytest.raises(PipelineError, match="SMTP_PASSWORD") as caught:
+        fail_if_something_is_wrong(sending)
+    assert "wrong-p4ssword" not in str(caught.value)
+    assert (sending.records, task.held()) == (0, [DRIFT, GAP])
+
+    before = len(box.mails)
+    assert task.send(**secrets).note == "2 sent"
+    [mail] = box.mails[before:]
+    assert mail["Subject"].startswith(f"[CRITICAL] {task.settings.schema}: drift: value; silence: arrivals")
+    text = mail.get_body(("plain",)).get_content()
+    assert "is 0.3, drift from 0.1 on; 2 findings" in text
+    query = next(line for line in text.splitlines() if "Query: " in line and "drift_metrics" in line)
+    assert task.spark.sql(query.split("Query: ")[1]).count() == 2
+
+    # It goes on: within the cooldown nothing is told of it, but the end of the other is; a rule that is silent tells nothing.
+    task.look(drift=[("value", True)])
+    sending = task.send(**secrets)
+    assert sending.note == "1 sent, 1 held by their cooldown"
+    assert box.mails[-1]["Subject"] == f"[RECOVERED] {task.settings.schema}: over: silence: arrivals"
+    silence(task.spark, task.settings, "drift", parse_for("4h"))
+    task.look(drift=[("value", True)])
+    assert task.send(**secrets).note == "2 muted"
+    silence(task.spark, task.settings, "drift", parse_for("0m"))
+    task.look(drift=[("value", False)])
+    assert task.send(**secrets).note == "1 sent"
+    assert box.mails[-1]["Subject"] == f"[RECOVERED] {task.settings.schema}: over: drift: value"
+
+
+def test_a_failed_run_is_told_whatever_else_is_wrong(task, mailbox):
+    task.look(drift=[("value", True)])
+    task.rules.write_text("rules: [")
+    sending = task.send(BAD, **mailbox[1])
+    assert task.held() == [("job_failed", "01_stream_kafka_to_bronze", "SENT")]
+    with pytest.raises(PipelineError, match=r"01_stream_kafka_to_bronze failed.*alert_rules.yml line 1: not valid YAML"):
+        fail_if_something_is_wrong(sending)
+
+    def unreadable():
+        raise UsageError("Parameter 'secret_scope': the scope 's' cannot be read.")
+
+    task.rules.write_text(SHIPPED.read_text())
+    sending = send_alerts(task.spark, replace(task.settings, run_id="r2"), BAD, unreadable, patience=timedelta())
+    assert task.held()[-1] == ("job_failed", "01_stream_kafka_to_bronze", "PENDING")
+    with pytest.raises(PipelineError, match="the scope 's' cannot be read"):
+        fail_if_something_is_wrong(sending)
+    # What the look had found was not lost by either.
+    sending = task.send({"01_stream_kafka_to_bronze": "success"}, "r3", **mailbox[1])
+    assert [(one.anomaly_type, one.is_recovery) for one in sending.new] == [("drift", False), ("job_failed", True)]
+    fail_if_something_is_wrong(sending)
+
+
+def test_an_alert_that_is_refused_fails_the_task_and_one_that_a_killed_run_had_sent_is_not_sent_again(task, broker, tmp_path, monkeypatch):
+    class Killed(BaseException):
+        pass
+
+    write = outbox.update
+
+    def killed(spark, settings, alerts):
+        if any(one.status == "SENT" for one in alerts):
+            raise Killed
+        write(spark, settings, alerts)
+
+    task.look(drift=[("value", True)], gap=True)
+    task.rules.write_text(SHIPPED.read_text().replace("group: true", "group: false"))
+    handler = Flaky("554 no such list")
+    with running_mailbox(broker.certificates, tmp_path / "mail", handler=handler) as (_, secrets):
+        with monkeypatch.context() as dying, pytest.raises(Killed):
+            dying.setattr(outbox, "update", killed)
+            task.send(**secrets)
+        assert len(handler.taken) == 1 and [status for *_, status in task.held()] == ["PENDING", "PENDING"]
+        handler.answers = ["554 no such list"]  # that one knew of the refusal, and told nobody
+        sending = task.send(**secrets)
+        assert len(handler.taken) == 1 and sorted(status for *_, status in task.held()) == ["DEAD", "SENT"]
+        with pytest.raises(PipelineError, match=r"1 alerts could not be delivered and are DEAD.*554 no such list"):
+            fail_if_something_is_wrong(sending)
+        task.spark.sql(f"UPDATE {task.settings.table('alert_outbox')} SET {REVIVE}")
+        assert task.send(**secrets).note == "1 sent"
+
+
+REVIVE = "status = 'PENDING', attempts = 0, next_attempt_at = now() WHERE status = 'DEAD'"
+"""As the runbook says."""
+
+
+def test_the_runbook_says_how_to_revive_alerts():
+    assert REVIVE in (ROOT / "docs" / "runbook.md").read_text()
+
+
+def test_both_channels_get_each_alert_and_fail_by_themselves_also_in_an_outbox_of_an_older_version(task, mailbox):
+    first = tables.ALERT_OUTBOX.columns[:12]
+    assert first[-1][0] == "run_id"  # it ended there
+    row = dict.fromkeys([name for name, *_ in first], None)
+    row |= {"alert_id": "1", "fingerprint": "job_failed/01", "anomaly_type": "job_failed", "severity": "critical", "message": "x", "run_id": "r"}
+    row |= {"status": "PENDING", "attempts": 0, **dict.fromkeys(("event_time", "next_attempt_at", "created_at"), datetime.now(UTC))}
+    tables.append_rows(task.spark, task.settings, replace(tables.ALERT_OUTBOX, columns=first), [row])
+    task.look(gap=True)
+    with web_server(500) as (url, bodies):
+        assert task.send(**mailbox[1], ALERT_WEBHOOK_URL=url).note == "2 sent, 1 waiting: the webhook answers 500"
+        task.spark.sql(f"UPDATE {task.settings.table('alert_outbox')} SET next_attempt_at = created_at")
+        assert task.send(**mailbox[1], ALERT_WEBHOOK_URL=url).note == "1 sent"
+    assert len(bodies) == 2 and "silence: arrivals" in bodies[1]["text"]
+
+
+def test_the_link_leads_to_the_run(offline_settings, tmp_path):
+    settings = replace(offline_settings, run_id="77")
+    link = "https://adb.example.net/jobs/5/runs/77"
+    assert run_link(settings, "https://adb.example.net", "5") == run_link(settings, "adb.example.net", "5") == link
+    assert run_link(settings, "", "x") == (tmp_path / "runs" / "77" / "index.html").as_uri()
+
+
+def test_a_silence_names_a_rule_and_a_time(spark, offline_settings):
+    with pytest.raises(UsageError, match=r"'rule' is 'drfit': there is no such rule. Rules: job_failed"):
+        silence(spark, offline_settings, "drfit", HOUR)
+    for text in ("", "4", "four hours", "40d", "-1h"):
+        with pytest.raises(UsageError, match="Parameter 'duration'"):
+            parse_for(text)
