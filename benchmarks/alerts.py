@@ -68,26 +68,9 @@ def sender(home: Path, how: str) -> None:
 
         tables.create_missing(spark, settings, [tables.ALERT_OUTBOX])
         now = datetime.now(UTC)
-        outbox.add(
-            spark,
-            settings,
-            [
-                Alert(
-                    f"{n:032x}",
-                    f"drift/silver_events/column_{n}",
-                    "drift",
-                    "warning",
-                    now,
-                    f"alert {n}",
-                    now,
-                    now,
-                    "1",
-                    "drift",
-                    subject=f"column_{n}",
-                )
-                for n in range(int(how))
-            ],
-        )
+        about = [f"column_{n}" for n in range(int(how))]
+        alerts = [Alert(f"{n:032x}", name, "drift", "warning", now, "it drifts", now, now, "1", "drift") for n, name in enumerate(about)]
+        outbox.add(spark, settings, alerts)
     else:
         secrets = json.loads(os.environ["MAIL"])
         sending = send_alerts(spark, settings, {}, lambda: secrets, timeout_seconds=TIMEOUT_SECONDS, patience=timedelta(minutes=4))

@@ -138,6 +138,10 @@ def _silence(options: argparse.Namespace, console: Console) -> int:
     return _run_job(options, console, "silence_alerts", {"schema": options.schema, "rule": options.rule, "duration": options.duration})
 
 
+def _resend(options: argparse.Namespace, console: Console) -> int:
+    return _run_job(options, console, "resend_alerts", {"schema": options.schema})
+
+
 def _broker(options: argparse.Namespace, console: Console) -> int:
     from streaming_pipeline.local.broker import Broker
 
@@ -312,6 +316,9 @@ def _parser() -> argparse.ArgumentParser:
     silence.add_argument("rule", metavar="RULE", help="the rule's name, such as drift")
     silence.add_argument("--for", dest="duration", required=True, metavar="TIME", help="such as 30m, 4h or 7d; 0m ends a silence")
     silence.add_argument("--schema", default="streaming", help="schema of the tables (default: streaming)")
+
+    resend = command("resend", _resend, "Alerts that could not be delivered (DEAD): the next run of the main job tries them again.")
+    resend.add_argument("--schema", default="streaming", help="schema of the tables (default: streaming)")
 
     broker = command("broker", _broker, "The local Kafka broker.")
     broker.add_argument("action", choices=("start", "stop", "status"))

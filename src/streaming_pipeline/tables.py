@@ -178,6 +178,7 @@ MONITOR_LOGS = Table(
         ),
         ("kafka_lag_records", "BIGINT", "records on the topic that bronze does not have yet, asked of the broker; NULL: not asked"),
         ("findings", "MAP<STRING, BIGINT>", "kind -> rows that the look added to anomaly_logs, and drift_metrics that are drift"),
+        ("figures", "MAP<STRING, DOUBLE>", "what is held against earlier looks: yield, lateness, throughput, shares flagged and strange"),
         ("status", "STRING", "Healthy, Unhealthy or Unknown"),
         ("status_reason", "STRING", "why it is not Healthy"),
         ("totals", "MAP<STRING, BIGINT>", "rows of each table at this look; the next look counts from here"),
@@ -233,8 +234,12 @@ DRIFT_METRICS = Table(
         *_WINDOW,
         ("column_name", "STRING", "the column; * for the share of columns that drift"),
         _SLICE,
-        ("comparison", "STRING", "with what: baseline (its same time of day), previous (the window before) or contract"),
-        ("baseline_id", "BIGINT", "the baseline in force"),
+        (
+            "comparison",
+            "STRING",
+            "with what: baseline (its same time of day), previous (the window before), contract, training (of the model)",
+        ),
+        ("baseline_id", "BIGINT", "the baseline in force; of scores the model's version"),
         (
             "metric",
             "STRING",
@@ -259,8 +264,8 @@ ANOMALY_LOGS = Table(
     (
         *_LOOK,
         ("detector", "STRING", "zscore, robust_zscore, iqr, moving_average or gap"),
-        ("anomaly_type", "STRING", "outlier (an event), spike or missing_pattern (minutes)"),
-        ("series", "STRING", "what was judged: a column's values, or arrivals a minute"),
+        ("anomaly_type", "STRING", "outlier (an event), spike or missing_pattern (minutes), or degradation (a look)"),
+        ("series", "STRING", "what was judged: a column's values, arrivals a minute, or a figure of the look"),
         _SLICE,
         ("event_id", "STRING", "the event; NULL for minutes"),
         ("event_time", "TIMESTAMP", "when it happened, or began"),
@@ -281,7 +286,7 @@ MONITOR_STATE = Table(
     "detector, slice and look",
     (
         ("look", "BIGINT", "the look that left it; the next one goes on from the newest"),
-        ("detector", "STRING", "arrivals, values, drift, schema or clock"),
+        ("detector", "STRING", "arrivals, values, drift, schema, scores or clock"),
         ("slice", "STRING", "slice, of values column/slice"),
         ("state", "STRING", "what it remembers, as JSON"),
         ("updated_at", "TIMESTAMP", "when the look was"),

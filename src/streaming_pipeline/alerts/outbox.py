@@ -90,6 +90,16 @@ def update(spark: SparkSession, settings: Settings, alerts: Collection[Alert]) -
     spark.catalog.dropTempView("changed_alerts")
 
 
+def resend(spark: SparkSession, settings: Settings) -> int:
+    """Let the DEAD alerts be tried again by the next run; returns how many there are."""
+    tables.create_missing(spark, settings, [tables.ALERT_OUTBOX])
+    now = datetime.now(UTC)
+    rows = spark.table(settings.table("alert_outbox")).where("status = 'DEAD'").collect()
+    again = [replace(_alert(row.asDict()), status="PENDING", attempts=0, next_attempt_at=now, message_id=None) for row in rows]
+    update(spark, settings, again)
+    return len(again)
+
+
 def silences(spark: SparkSession, settings: Settings, now: datetime) -> dict[str, datetime]:
     """Rule → until when it is silent, of those that are."""
     rows = spark.table(settings.table("alert_silences")).groupBy("rule").agg(F.max_by("until", "created_at").alias("until"))

@@ -108,7 +108,7 @@ def send_alerts(
     if dead:
         problems.append(
             f"{len(dead):,} alerts could not be delivered and are DEAD in alert_outbox ({_most(alert.reason for alert in dead)}). "
-            "docs/runbook.md says how to send them once that is mended."
+            "Mend that, then `streaming-pipeline resend`, or the job resend_alerts."
         )
     for alert in new:
         print(f"{alert.severity.upper()} {alert.anomaly_type}: {alert.message}")

@@ -93,9 +93,10 @@ def show_mails(mailbox: Mailbox, console: Console) -> None:
     console.print(f"\n[bold]5 · Who was told[/bold]  {len(mailbox.mails)} mail, delivered to a mail server on this machine")
     for number, mail in enumerate(mailbox.mails, 1):
         lines = [f"[bold]To[/bold]       {mail['To']}", f"[bold]Subject[/bold]  {escape(mail['Subject'])}"]
-        for part in mail.get_body(("plain",)).get_content().replace("\r\n", "\n").strip().split("\n\n")[:MOST_SHOWN]:
-            headline, text = part.split("\n")[:2]
-            lines += [f"  [bold]{escape(headline)}[/bold]", f"  {escape(text)}"]
+        text = mail.get_body(("plain",)).get_content().replace("\r\n", "\n")
+        for part in text.split("\n\n")[:-1][:MOST_SHOWN]:  # the last one is the foot
+            headline, told, *_ = part.split("\n")
+            lines += [f"  [bold]{escape(headline)}[/bold]", f"  {escape(told)}"]
         lines.append(f"The whole mail, with numbers and queries: {_short(mailbox.folder / f'{number:03}.html')}")
         console.print("\n".join(lines), soft_wrap=True, highlight=False)
 

@@ -3,6 +3,7 @@
 import os
 import time
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 os.environ.setdefault("MPLBACKEND", "agg")
 
@@ -21,6 +22,7 @@ from streaming_pipeline.contract import Contract, load_contract
 from streaming_pipeline.errors import PipelineError
 from streaming_pipeline.model import features
 from streaming_pipeline.model.registry import CHAMPION, SKLEARN_TAG
+from streaming_pipeline.monitoring.scores import reference
 from streaming_pipeline.settings import Settings
 
 MINIMUM_RECORDS = 100
@@ -101,6 +103,9 @@ def train(spark: SparkSession, settings: Settings) -> Training:
     client = mlflow.MlflowClient()
     version = str(logged.registered_model_version)
     client.set_model_version_tag(settings.model_full_name, version, SKLEARN_TAG, sklearn.__version__)
+    # What is scored from now on is held against these.
+    row = reference(scores, settings.model_full_name, version).to_row(None, settings.run_id, datetime.now(UTC))
+    tables.append_rows(spark, settings, tables.BASELINES, [row])
     client.set_registered_model_alias(settings.model_full_name, CHAMPION, version)
     return Training(settings.model_full_name, version, len(frame), flag_rate, seconds, figure)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 import numpy as np
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 
 from streaming_pipeline import tables
@@ -73,14 +73,22 @@ def newest(spark: SparkSession, settings: Settings, table_name: str) -> Baseline
     """The newest baseline of a table, or None."""
     rows = spark.table(settings.table("baselines")).where(F.col("table_name") == table_name)
     row = rows.orderBy(F.col("baseline_id").desc()).first()
-    if row is None:
-        return None
+    return _from_row(row) if row else None
+
+
+def newest_few(spark: SparkSession, settings: Settings, table_name: str, most: int) -> list[Baseline]:
+    """The newest baselines of a table that has several in force, one for each version of a model."""
+    rows = spark.table(settings.table("baselines")).where(F.col("table_name") == table_name)
+    return [_from_row(row) for row in rows.orderBy(F.col("created_at").desc()).limit(most).collect()]
+
+
+def _from_row(row: Row) -> Baseline:
     minutes = row["window_minutes"]
     windows = tuple(number_of(start, minutes) for start in row["windows"])
     edges = {column: tuple(values) for column, values in row["edges"].items()}
     shape = Shape(minutes, tuple(row["slices"]), edges, dict(row["scales"]))
     kept = [profile.from_json(one, shape) for one in json.loads(row["reference"])]
-    return Baseline(row["baseline_id"], table_name, row["name"], windows, shape, {one.key: one for one in kept})
+    return Baseline(row["baseline_id"], row["table_name"], row["name"], windows, shape, {one.key: one for one in kept})
 
 
 def window_counts(silver: DataFrame, contract: Contract, window_minutes: int) -> dict[int, int]:

@@ -17,6 +17,7 @@ from streaming_pipeline.monitoring.arrivals import Anomaly, Watch
 from streaming_pipeline.monitoring.baseline import SILVER, Baseline
 from streaming_pipeline.monitoring.findings import Found, Look, write
 from streaming_pipeline.monitoring.profile import ALL, Profiles, Shape
+from streaming_pipeline.monitoring.scores import Scored, judge_scores
 from streaming_pipeline.monitoring.state import State
 from streaming_pipeline.monitoring.windows import DAY_MINUTES, start_of
 from streaming_pipeline.settings import Settings
@@ -37,6 +38,9 @@ class Detection:
     silence_allowed_seconds: float | None
     unknown_fields: dict[str, int] = field(default_factory=dict)
     """Fields of new payloads that the contract lacks → records that have them."""
+    scored: int = 0
+    flagged: int = 0
+    """Of the events that gold has scored since the last look."""
 
 
 def detect(
@@ -93,6 +97,8 @@ def detect(
     anomalies += values.strange_minutes(counted, fences, shape) if fences and not made else []
     outside = values.outside(spark, new, fences, contract, shape) if fences else None
     judged = _judge_drift(state, baseline, profiles, closed_before) if baseline else []
+    scored = judge_scores(spark, settings, contract, state.scores) if new is not None else Scored(0, 0, [])
+    judged += scored.judged
     unknown = schema.unknown_fields(bronze) if bronze is not None else []
     if bronze is not None:
         rejected = schema.rejections(quarantined, settings.window_minutes)
@@ -107,7 +113,7 @@ def detect(
     if state.last_minute is not None and not waiting:
         silent = max(0.0, now.timestamp() - 60 * (state.last_minute + 1))
         allowed = state.watches[ALL].silence_allowed(state.last_minute + 1)
-    return Detection(findings, silent, allowed, {one.name: one.records for one in unknown})
+    return Detection(findings, silent, allowed, {one.name: one.records for one in unknown}, scored.records, scored.flagged)
 
 
 def _first_shape(settings: Settings, contract: Contract) -> Shape:

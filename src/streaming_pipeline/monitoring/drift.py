@@ -12,7 +12,7 @@ import numpy as np
 
 from streaming_pipeline.detectors.summary import Summary
 from streaming_pipeline.monitoring import statistics
-from streaming_pipeline.monitoring.baseline import MIN_RECORDS
+from streaming_pipeline.monitoring.baseline import MIN_RECORDS, SILVER
 from streaming_pipeline.monitoring.profile import ALL, ColumnProfile, Profiles
 
 ALPHA = 0.001
@@ -46,6 +46,11 @@ class Drift:
     compared_records: int
     is_drift: bool | None = None
     severity: str | None = None
+    table_name: str = SILVER
+    window_minutes: int | None = None
+    """Of its window; None: as the look has them."""
+    baseline_id: int | None = None
+    """None: the one in force."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,9 @@ class Pair:
     now: ColumnProfile
     then: ColumnProfile
     comparison: str
+    table_name: str = SILVER
+    window_minutes: int | None = None
+    baseline_id: int | None = None
 
 
 Slices = Mapping[tuple[str, str], ColumnProfile]
@@ -199,7 +207,8 @@ def _row(pair: Pair, metric: str, value: float, p_value: float, n: float, m: flo
     window, slice_name, column = pair.now.key
     size = None if np.isnan(value) else float(value)
     threshold = THRESHOLDS[metric][0]
-    return Drift(window, slice_name, column, pair.comparison, metric, size, float(p_value), threshold, round(n), round(m))
+    of_pair = {"table_name": pair.table_name, "window_minutes": pair.window_minutes, "baseline_id": pair.baseline_id}
+    return Drift(window, slice_name, column, pair.comparison, metric, size, float(p_value), threshold, round(n), round(m), **of_pair)
 
 
 def _judged(found: Sequence[Drift]) -> list[Drift]:

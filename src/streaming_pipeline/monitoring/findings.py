@@ -5,6 +5,7 @@ taken away by the next one, which has the same number.
 """
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -13,9 +14,11 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from streaming_pipeline import tables
+from streaming_pipeline.monitoring import degradation
 from streaming_pipeline.monitoring import state as states
 from streaming_pipeline.monitoring.arrivals import Anomaly
 from streaming_pipeline.monitoring.baseline import SILVER, Baseline
+from streaming_pipeline.monitoring.degradation import Worse
 from streaming_pipeline.monitoring.drift import Drift
 from streaming_pipeline.monitoring.profile import ALL, ColumnProfile, Profiles
 from streaming_pipeline.monitoring.windows import start_of
@@ -34,14 +37,14 @@ class Look:
     now: datetime
     window_minutes: int
 
-    def of_window(self, window: int) -> dict[str, Any]:
-        """What every row about a window of silver begins with."""
-        begin, end = (start_of(number, self.window_minutes) for number in (window, window + 1))
-        return {**self.of_table(), "window_start": begin, "window_end": end}
+    def of_window(self, window: int, minutes: int | None = None, table_name: str = SILVER) -> dict[str, Any]:
+        """What every row about a window of a table begins with."""
+        begin, end = (start_of(number, minutes or self.window_minutes) for number in (window, window + 1))
+        return {**self.of_table(table_name), "window_start": begin, "window_end": end}
 
-    def of_table(self) -> dict[str, Any]:
-        """What every row about silver begins with."""
-        return {"look": self.number, "run_id": self.run_id, "table_name": SILVER}
+    def of_table(self, table_name: str = SILVER) -> dict[str, Any]:
+        """What every row about a table begins with."""
+        return {"look": self.number, "run_id": self.run_id, "table_name": table_name}
 
 
 @dataclass(frozen=True)
@@ -73,10 +76,41 @@ def write(spark: SparkSession, settings: Settings, look: Look, state: states.Sta
         if of_table:
             tables.append_rows(spark, settings, table, of_table)
     findings = Counter(one.anomaly_type for one in found.anomalies)
-    findings.update("schema_change" if one.metric.startswith("schema_") else "drift" for one in found.judged if one.is_drift)
+    findings.update(_kind(one) for one in found.judged if one.is_drift)
     if found.outside is not None:
         findings["outlier"] += tables.append(settings, "anomaly_logs", _outlier_rows(found.outside, look))
     return {kind: count for kind, count in findings.items() if count}
+
+
+def _kind(one: Drift) -> str:
+    if one.metric.startswith("schema_"):
+        return "schema_change"
+    return "drift" if one.table_name == SILVER else "concept_drift"
+
+
+def write_worse(spark: SparkSession, settings: Settings, look: Look, worse: Sequence[Worse], began: datetime | None) -> None:
+    """Write the figures of the pipeline that are worse than usual in this look, which tells of what came since `began`."""
+    rows = [
+        {
+            **look.of_table(),
+            "detector": "robust_zscore",
+            "anomaly_type": "degradation",
+            "series": one.name,
+            "slice": ALL,
+            "event_time": look.now,
+            "window_start": began or look.now,
+            "window_end": look.now,
+            "observed": one.observed,
+            "expected": one.usual,
+            "score": one.score,
+            "threshold": degradation.THRESHOLD,
+            "severity": "warning",
+            "detected_at": look.now,
+        }
+        for one in worse
+    ]
+    if rows:
+        tables.append_rows(spark, settings, tables.ANOMALY_LOGS, rows)
 
 
 def _profile_row(one: ColumnProfile, baseline_id: int | None, look: Look) -> dict[str, Any]:
@@ -103,11 +137,11 @@ def _profile_row(one: ColumnProfile, baseline_id: int | None, look: Look) -> dic
 
 def _drift_row(one: Drift, baseline_id: int | None, look: Look) -> dict[str, Any]:
     return {
-        **look.of_window(one.window),
+        **look.of_window(one.window, one.window_minutes, one.table_name),
         "column_name": one.column,
         "slice": one.slice,
         "comparison": one.comparison,
-        "baseline_id": baseline_id,
+        "baseline_id": one.baseline_id or baseline_id,
         "metric": one.metric,
         "value": one.value,
         "p_value": one.p_value,

@@ -11,7 +11,9 @@ from streaming_pipeline.contract import load_contract
 from streaming_pipeline.errors import PipelineError
 from streaming_pipeline.monitoring import conservation
 from streaming_pipeline.monitoring.conservation import Conservation, Offsets
-from streaming_pipeline.monitoring.detection import detect
+from streaming_pipeline.monitoring.degradation import MOST_LOOKS, judge_figures
+from streaming_pipeline.monitoring.detection import Detection, detect
+from streaming_pipeline.monitoring.findings import Look, write_worse
 from streaming_pipeline.monitoring.freshness import Freshness, freshness, health
 from streaming_pipeline.settings import Settings
 
@@ -39,6 +41,7 @@ class MonitorLog:
     unknown_fields: dict[str, int]
     kafka_lag_records: int | None
     findings: dict[str, int]
+    figures: dict[str, float]
     status: str
     status_reason: str | None
     totals: dict[str, int]
@@ -63,7 +66,8 @@ def monitor_silver_events(spark: SparkSession, settings: Settings) -> MonitorLog
     contract = load_contract(settings.contract_path)
     # Only what is read here: gold is made by a task that runs beside this one.
     tables.create_missing(spark, settings, [*tables.record_tables(contract), tables.MONITOR_LOGS])
-    last = _last_look(spark, settings)
+    earlier = _newest_looks(spark, settings, 1 + MOST_LOOKS)
+    last = earlier[0] if earlier else None
     totals = conservation.count_rows(spark, settings)
     read_before: Offsets = last["read_until"] if last else {}
     verified_before: Offsets = last["verified_until"] if last else {}
@@ -89,7 +93,8 @@ def monitor_silver_events(spark: SparkSession, settings: Settings) -> MonitorLog
     verified_until = {**verified_before, **clear}
     lost_records = None if lost is None else sum(lost.values())
 
-    detection = detect(spark, settings, contract, new if seen.records else None, bronze, quarantined, look, datetime.now(UTC), lag)
+    now = datetime.now(UTC)
+    detection = detect(spark, settings, contract, new if seen.records else None, bronze, quarantined, look, now, lag)
 
     # After the queries and after Kafka was asked: the row tells of the tables as they were until now. Behind the last look also where
     # the clock was set back since: the newest row is where the next look begins.
@@ -110,6 +115,9 @@ def monitor_silver_events(spark: SparkSession, settings: Settings) -> MonitorLog
     before = last["totals"] if last else {}
     more = {name: max(0, rows - before.get(name, 0)) for name, rows in totals.items()}  # fewer, where rows were deleted
     lateness = seen.lateness_seconds or (None, None, None)
+    figures = _figures(spark, settings, seen, more, detection) if seen.records else {}
+    worse = judge_figures(figures, seen.records, [row["figures"] for row in earlier if row["figures"]])
+    write_worse(spark, settings, Look(look, settings.run_id, now, settings.window_minutes), worse, _utc(last["run_time"]) if last else None)
     row = MonitorLog(
         run_time=run_time,
         look=look,
@@ -129,7 +137,8 @@ def monitor_silver_events(spark: SparkSession, settings: Settings) -> MonitorLog
         lateness_p99_seconds=lateness[2],
         unknown_fields=detection.unknown_fields,
         kafka_lag_records=lag,
-        findings=detection.findings,
+        findings={**detection.findings, **({"degradation": len(worse)} if worse else {})},
+        figures=figures,
         status=status,
         status_reason=reason,
         totals=totals,
@@ -140,10 +149,30 @@ def monitor_silver_events(spark: SparkSession, settings: Settings) -> MonitorLog
     return row
 
 
-def _last_look(spark: SparkSession, settings: Settings) -> Row | None:
-    """The newest row about silver, or None."""
+def _newest_looks(spark: SparkSession, settings: Settings, most: int) -> list[Row]:
+    """The rows about silver, the newest first."""
     rows = spark.table(settings.table("monitor_logs")).where(F.col("table_name") == "silver_events")
-    return rows.orderBy(F.col("run_time").desc()).first()
+    return rows.orderBy(F.col("run_time").desc()).limit(most).collect()
+
+
+def _figures(spark: SparkSession, settings: Settings, seen: Freshness, more: dict[str, int], detection: Detection) -> dict[str, float]:
+    """What is held against earlier looks: see `degradation.FIGURES`."""
+    outliers = detection.findings.get("outlier", 0)
+    figures = {
+        "silver_yield_pct": 100 * seen.records / (seen.records + more["quarantined_events"]),
+        "late_pct": 100 * seen.late_events / seen.records,
+        "lateness_p95_seconds": seen.lateness_seconds[1],
+        "outlier_pct": 100 * outliers / seen.records,
+    }
+    if detection.scored:
+        figures["flag_rate_pct"] = 100 * detection.flagged / detection.scored
+    if spark.catalog.tableExists(settings.table("benchmark_logs")):
+        is_mine = (F.col("run_id") == settings.run_id) & (F.col("task") == "silver_write")
+        steps = spark.table(settings.table("benchmark_logs")).where(is_mine)
+        records, seconds = steps.agg(F.sum("records"), F.sum("elapsed_seconds")).first()
+        if records and seconds:
+            figures["silver_records_per_second"] = records / seconds
+    return figures
 
 
 def _new_rows(spark: SparkSession, settings: Settings, name: str, written_at: str, last: Row | None) -> DataFrame:

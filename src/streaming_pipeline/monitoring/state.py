@@ -15,6 +15,7 @@ from streaming_pipeline.monitoring.arrivals import Watch
 from streaming_pipeline.monitoring.baseline import Baseline
 from streaming_pipeline.monitoring.profile import Profiles
 from streaming_pipeline.monitoring.schema import Known
+from streaming_pipeline.monitoring.scores import Scores
 from streaming_pipeline.settings import Settings
 
 
@@ -31,6 +32,7 @@ class State:
     last_minute: int | None = None
     """Of the newest arrival."""
     schema: Known = field(default_factory=Known)
+    scores: Scores = field(default_factory=Scores)
     baseline_id: int | None = None
     """By which memories and open windows were made."""
 
@@ -52,7 +54,7 @@ def rows(state: State, look: int, now: datetime) -> list[dict[str, Any]]:
     parts = [("arrivals", name, watch.to_json()) for name, watch in state.watches.items()]
     parts += [("values", f"{column}/{name}", memory.to_json()) for (column, name), memory in state.memories.items()]
     parts += [("drift", "", {"next_window": state.next_window, "open": [profile.to_json(one) for one in state.open.values()]})]
-    parts += [("schema", "", state.schema.to_json())]
+    parts += [("schema", "", state.schema.to_json()), ("scores", "", state.scores.to_json())]
     parts += [("clock", "", {"last_minute": state.last_minute, "baseline_id": state.baseline_id})]
     return [
         {"look": look, "detector": detector, "slice": name, "state": json.dumps(held), "updated_at": now} for detector, name, held in parts
@@ -70,6 +72,8 @@ def load(rows: list[Row], held: Baseline | None) -> State:
             state.watches[name] = Watch.from_json(kept)
         elif detector == "schema":
             state.schema = Known(**kept)
+        elif detector == "scores":
+            state.scores = Scores.from_json(kept)
         elif is_of_baseline and detector == "values":
             column, slice_name = name.split("/", 1)
             state.memories[column, slice_name] = values.ColumnMemory.from_json(kept, held.shape.scaled_edges(column))
