@@ -75,13 +75,17 @@ def judge_scores(spark: SparkSession, settings: Settings, contract: Contract, st
     for row in rows:
         state.until = max(filter(None, (state.until, row["until"].astimezone(UTC))))
         key = (row["model"], row["day"])
-        if row["model"] in held and row["day"] >= (state.next_day or row["day"]):
+        if row["model"] in held and (state.next_day is None or row["day"] >= state.next_day):
             summary = _summary(row, held[row["model"]].shape.edges[COLUMN])
             state.open[key] = state.open[key].merge(summary) if key in state.open else summary
-    newest = max((day for _, day in state.open), default=None)
-    over = {key: summary for key, summary in state.open.items() if key[1] < newest} if newest is not None else {}
-    if newest is not None:
-        state.next_day = newest
+    over: dict[tuple[str, int], Summary] = {}
+    if state.open:
+        oldest, newest = (choose(day for _, day in state.open) for choose in (min, max))
+        if state.next_day is None:
+            # The stream began somewhere within its first day: such a part of a day is not like others.
+            state.next_day = oldest + 1
+        over = {key: summary for key, summary in state.open.items() if state.next_day <= key[1] < newest}
+        state.next_day = max(state.next_day, newest)
         state.open = {key: summary for key, summary in state.open.items() if key[1] >= newest}
     pairs = [_pair(held[model], day, summary) for (model, day), summary in sorted(over.items()) if model in held]
     flagged = sum(row["flagged"] for row in rows)
