@@ -277,7 +277,7 @@ def test_every_dynamic_value_refers_to_something_there_is(jobs):
         for reference in re.findall(r"\{\{(.*?)\}\}", " ".join(texts_in(job))):
             seen += 1
             match reference.split("."):
-                case ["job", "run_id" | "id"]:
+                case ["job", "run_id" | "id"] | ["workspace", "url"]:
                     pass
                 case ["job", "parameters", parameter]:
                     assert parameter in parameters_of(job), (name, reference)
