@@ -15,7 +15,7 @@ from bench import table, write_section
 from streaming_pipeline import synthetic
 from streaming_pipeline.detectors import DETECTORS, gap
 from streaming_pipeline.detectors.summary import Summary
-from streaming_pipeline.monitoring import drift
+from streaming_pipeline.monitoring import degradation, drift
 from streaming_pipeline.monitoring.arrivals import Watch
 from streaming_pipeline.monitoring.baseline import SHARES, lay_bins
 from streaming_pipeline.monitoring.profile import ALL, ColumnProfile, Shape
@@ -87,6 +87,20 @@ def share_of_alarms(shift: float, columns: int, rows: int, runs: int) -> float:
     return alarms / runs
 
 
+def false_degradations(records: int, looks: int) -> Counter:
+    """Figures that are called worse, of a pipeline in which nothing but chance changes, each look judged by the 60 before it."""
+    rng, found = np.random.default_rng(records), Counter()
+    shares = {"silver_yield_pct": 99.5, "late_pct": 0.5, "flag_rate_pct": 1.0, "outlier_pct": 0.4}
+    others = {"lateness_p95_seconds": 20.0, "silver_records_per_second": 40_000.0}
+    history: list[dict[str, float]] = []
+    for _ in range(looks):
+        figures = {name: 100 * rng.binomial(records, share / 100) / records for name, share in shares.items()}
+        figures |= {name: usual * rng.lognormal(0, 0.2) for name, usual in others.items()}
+        found.update(worse.name for worse in degradation.judge_figures(figures, records, history))
+        history = [figures, *history[: degradation.MOST_LOOKS - 1]]
+    return found
+
+
 def main() -> None:
     """Run all, and write the section of RESULTS.md."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -108,6 +122,9 @@ def main() -> None:
         ["no drift, 1,000 rows, 20 columns", "≤ 1 %", f"{100 * share_of_alarms(0.0, 20, 1_000, options.runs):.1f} %"],
         ["no drift, 200 rows, 20 columns", "≤ 1 %", f"{100 * share_of_alarms(0.0, 20, 200, options.runs):.1f} %"],
     ]
+    sizes, looks = (100, 2_000, 100_000), 20_000
+    worse = {size: false_degradations(size, looks) for size in sizes}
+    figures = [[name, *(worse[size][name] for size in sizes)] for name in degradation.FIGURES]
     write_section(
         "Monitoring",
         f"Values flagged of a million that have no fault ({judged:,} judged of each kind):\n\n"
@@ -115,7 +132,9 @@ def main() -> None:
         + f"\n\nFindings about arrivals in {fortnights} fortnights without a fault, by events in a fortnight:\n\n"
         + table(["detector", *(f"{volume:,}" for volume in volumes)], arrivals)
         + f"\n\nShare of {options.runs:,} runs that raise a drift alarm:\n\n"
-        + table(["a window against 10,000 rows", "goal", "measured"], drifts),
+        + table(["a window against 10,000 rows", "goal", "measured"], drifts)
+        + f"\n\nFigures called worse in {looks:,} looks of a pipeline in which nothing but chance changes, by events in a look:\n\n"
+        + table(["figure", *(f"{size:,}" for size in sizes)], figures),
     )
 
 

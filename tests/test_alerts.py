@@ -685,7 +685,7 @@ def test_an_alert_that_is_refused_fails_the_task_and_one_that_a_killed_run_had_s
         handler.answers = ["554 no such list"]  # that one knew of the refusal, and told nobody
         sending = task.send(**secrets)
         assert len(handler.taken) == 1 and sorted(status for *_, status in task.held()) == ["DEAD", "SENT"]
-        with pytest.raises(PipelineError, match=r"1 alerts could not be delivered and are DEAD.*554 no such list"):
+        with pytest.raises(PipelineError, match=r"1 alert could not be delivered: DEAD.*554 no such list"):
             fail_if_something_is_wrong(sending)
         assert outbox.resend(task.spark, task.settings) == 1
         assert task.send(**secrets).note == "1 sent"

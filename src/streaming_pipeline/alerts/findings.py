@@ -69,9 +69,12 @@ class Finding:
     """Behind it; None: it has none, since it is a state of now."""
     count: int = 1
     metric: str = ""
+    """The metric of drift, or the detector."""
     observed: float | None = None
     expected: float | None = None
+    score: float | None = None
     threshold: float | None = None
+    """Of the score or, without one, of what was observed."""
     query: str = ""
 
 
@@ -126,35 +129,36 @@ def _rows(spark: SparkSession, settings: Settings, name: str, looks: Collection[
 def _look(row: Row, drift: pd.DataFrame) -> Look:
     judged = {(_drift_kind(*key), key[2]) for key, _ in _by(drift, _DRIFT_KEY)}
     if row["look"]:
-        judged |= {("records_unaccounted", ""), ("stale", "")}
+        judged.add(("records_unaccounted", ""))
+        # Of two things that are wrong the row names the first.
+        judged |= {("stale", "")} if not row["unaccounted_records"] and not row["lost_records"] else set()
         judged |= {("records_lost", "")} if row["lost_records"] is not None else set()
         # Nothing is said about arrivals while none come.
         judged |= {("missing_pattern", "*"), ("degradation", "*")} if row["records"] else set()
     return Look(_aware(row["run_time"]), row["look"], row["records"] or 0, _aware(row["latest_event_time"]), frozenset(judged))
 
 
-def _of_log(row: Row, settings: Settings) -> list[Finding]:
+def _of_log(row: Row, settings: Settings) -> Iterator[Finding]:
     """What a row of `monitor_logs` itself says."""
     at = _aware(row["run_time"])
     query = f"SELECT * FROM {_plain(settings, 'monitor_logs')} WHERE run_time = TIMESTAMP{sql_text(at.isoformat())}"
     unaccounted, lost = row["unaccounted_records"], row["lost_records"]
-    found = []
+
+    def found(kind: str, text: str, began: datetime, observed: float | None, expected: float | None) -> Finding:
+        return Finding(kind, row["table_name"], "", "critical", text, began, None, observed=observed, expected=expected, query=query)
+
     if unaccounted:
-        text = f"{unaccounted:,} records of bronze are not exactly one of event, duplicate, open quarantine."
-        found.append(
-            Finding("records_unaccounted", row["table_name"], "", "critical", text, at, None, 1, "", unaccounted, 0, 0, query),
-        )
+        yield found("records_unaccounted", f"{unaccounted:,} {_UNACCOUNTED}", at, unaccounted, 0)
     if lost:
         text = f"{lost:,} records that Kafka had are not in bronze. {row['status_reason'] or ''}".strip()
-        found.append(Finding("records_lost", row["table_name"], "", "critical", text, at, None, 1, "", lost, 0, 0, query))
+        yield found("records_lost", text, at, lost, 0)
     if row["status"] == "Unhealthy" and not unaccounted and not lost:
         text = f"{(row['status_reason'] or 'the newest event is old').capitalize()}."
-        fresh, limit = row["freshness_seconds"], row["expected_freshness_seconds"]
         began = _aware(row["latest_event_time"]) or at
-        found.append(Finding("stale", row["table_name"], "", "critical", text, began, None, 1, "seconds", fresh, limit, None, query))
-    return found
+        yield found("stale", text, began, row["freshness_seconds"], row["expected_freshness_seconds"])
 
 
+_UNACCOUNTED = "records of bronze are not exactly one of event, duplicate, open quarantine."
 _DRIFT_KEY = ("table_name", "is_schema", "column_name")
 _ANOMALY_KEY = ("table_name", "anomaly_type", "series")
 
@@ -192,7 +196,7 @@ def _of_drift(rows: pd.DataFrame, settings: Settings) -> Iterator[Finding]:
             f"SELECT * FROM {_plain(settings, 'drift_metrics')} WHERE look = {worst['look']} AND column_name = {sql_text(column)} "
             f"AND is_drift AND comparison <> 'previous' AND metric {'' if is_schema else 'NOT '}LIKE 'schema%' ORDER BY window_start"
         )
-        yield _finding(kind, table, column, part, said, worst["metric"], worst["value"], None, worst["threshold"], query)
+        yield _finding(kind, table, column, part, said, query, worst["metric"], worst["value"], threshold=worst["threshold"] or None)
 
 
 def _of_anomalies(rows: pd.DataFrame, settings: Settings) -> Iterator[Finding]:
@@ -209,7 +213,8 @@ def _of_anomalies(rows: pd.DataFrame, settings: Settings) -> Iterator[Finding]:
             f"SELECT * FROM {_plain(settings, 'anomaly_logs')} WHERE look = {worst['look']} AND anomaly_type = '{kind}' "
             f"AND series = {sql_text(series)} ORDER BY abs(score) / threshold DESC"
         )
-        yield _finding(kind, table, series, part, said, worst["detector"], worst["observed"], worst["expected"], worst["threshold"], query)
+        numbers = (worst[name] for name in ("detector", "observed", "expected", "score", "threshold"))
+        yield _finding(kind, table, series, part, said, query, *numbers)
 
 
 def _worst(rows: pd.DataFrame, size: pd.Series) -> dict[str, Any]:
@@ -217,15 +222,26 @@ def _worst(rows: pd.DataFrame, size: pd.Series) -> dict[str, Any]:
     return rows.loc[size.fillna(0).idxmax()].to_dict()
 
 
-def _finding(kind: str, table: str, subject: str, rows: pd.DataFrame, said: str, *numbers: Any) -> Finding:
+def _finding(
+    kind: str,
+    table: str,
+    subject: str,
+    rows: pd.DataFrame,
+    said: str,
+    query: str,
+    metric: str,
+    observed: float,
+    expected: float | None = None,
+    score: float | None = None,
+    threshold: float | None = None,
+) -> Finding:
     """Rows of one look about one thing as a finding."""
     severity = max(rows["severity"].fillna("warning"), key=SEVERITIES.index)
     begins = rows["window_start"].fillna(rows["event_time"]) if "event_time" in rows else rows["window_start"]
     ends = rows["window_end"].fillna(begins)
     began, ended = (_aware(at.to_pydatetime()) for at in (begins.min(), ends.max()))
-    metric, observed, expected, threshold, query = (None if isinstance(one, float) and isnan(one) else one for one in numbers)
-    text = f"{said}, {_span(began, ended)}."
-    return Finding(kind, table, subject, severity, text, began, ended, len(rows), metric, observed, expected, threshold, query)
+    numbers = (None if one is None or isnan(one) else float(one) for one in (observed, expected, score, threshold))
+    return Finding(kind, table, subject, severity, f"{said}, {_span(began, ended)}.", began, ended, len(rows), metric, *numbers, query)
 
 
 def _of_slice(row: Mapping[str, Any]) -> str:

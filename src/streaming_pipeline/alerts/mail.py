@@ -59,8 +59,10 @@ def facts(alert: Alert) -> list[tuple[str, str]]:
         ("Severity", alert.severity),
         ("Event time", time),
         ("Table", alert.table_name),
+        ("Measure", alert.metric),
         ("Observed", _number(alert.observed)),
         ("Usual", _number(alert.expected)),
+        ("Score", _number(alert.score)),
         ("Threshold", _number(alert.threshold)),
         ("Findings", f"{alert.findings:,}"),
         ("Next", KINDS[alert.anomaly_type].advice if alert.anomaly_type in KINDS and not alert.is_recovery else ""),
@@ -90,7 +92,7 @@ def html_body(alerts: Sequence[Alert], schema: str) -> str:
     for alert in alerts[:MOST_WHOLE]:
         colour = _COLOUR["over" if alert.is_recovery else alert.severity]
         rows = "".join(
-            f'<tr><th align="left" valign="top" style="padding:2px 12px 2px 0;color:#555;font-weight:normal">{name}</th>'
+            f'<tr><th align="left" valign="top" style="padding:2px 12px 2px 0;color:#555;font-weight:normal;white-space:nowrap">{name}</th>'
             f'<td style="padding:2px 0">{_cell(name, value)}</td></tr>'
             for name, value in facts(alert)
         )
@@ -142,4 +144,4 @@ def _cell(name: str, value: str) -> str:
 
 
 def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:,.6g}"
+    return "" if value is None else f"{value:,.4g}" if abs(value) < 1000 else f"{value:,.0f}"

@@ -39,8 +39,10 @@ class Alert:
     table_name: str = ""
     subject: str = ""
     findings: int = 1
+    metric: str = ""
     observed: float | None = None
     expected: float | None = None
+    score: float | None = None
     threshold: float | None = None
     query: str = ""
     link: str = ""

@@ -1,7 +1,7 @@
 """Task 05: findings become alerts in `alert_outbox`, and what is due is sent."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -106,9 +106,11 @@ def send_alerts(
     problems += [str(error) for error in outcome.wrong.values()]
     dead = outcome.of("DEAD")
     if dead:
+        number = "1 alert" if len(dead) == 1 else f"{len(dead):,} alerts"
+        reasons = "; ".join(reason for reason, _ in Counter(alert.reason for alert in dead).most_common(3))
         problems.append(
-            f"{len(dead):,} alerts could not be delivered and are DEAD in alert_outbox ({_most(alert.reason for alert in dead)}). "
-            "Mend that, then `streaming-pipeline resend`, or the job resend_alerts."
+            f"{number} could not be delivered: DEAD in alert_outbox ({reasons}). Mend that, then `streaming-pipeline resend`, or the job "
+            "resend_alerts."
         )
     for alert in new:
         print(f"{alert.severity.upper()} {alert.anomaly_type}: {alert.message}")
@@ -201,8 +203,3 @@ def _read_cursor(file: Path) -> datetime | None:
 def _write_cursor(file: Path, run_time: datetime) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(run_time.isoformat(), encoding="utf-8")
-
-
-def _most(reasons: Iterable[str | None]) -> str:
-    """The most frequent of some reasons."""
-    return "; ".join(reason for reason, _ in Counter(filter(None, reasons)).most_common(3))
