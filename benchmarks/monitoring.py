@@ -92,12 +92,13 @@ def false_degradations(records: int, looks: int) -> Counter:
     rng, found = np.random.default_rng(records), Counter()
     shares = {"silver_yield_pct": 99.5, "late_pct": 0.5, "flag_rate_pct": 1.0, "outlier_pct": 0.4}
     others = {"lateness_p95_seconds": 20.0, "silver_records_per_second": 40_000.0}
-    history: list[dict[str, float]] = []
+    history: list[degradation.Figures] = []
     for _ in range(looks):
         figures = {name: 100 * rng.binomial(records, share / 100) / records for name, share in shares.items()}
         figures |= {name: usual * rng.lognormal(0, 0.2) for name, usual in others.items()}
-        found.update(worse.name for worse in degradation.judge_figures(figures, records, history))
-        history = [figures, *history[: degradation.MOST_LOOKS - 1]]
+        now = degradation.Figures(figures, dict.fromkeys(figures, records))
+        found.update(worse.name for worse in degradation.judge_figures(now, history))
+        history = [now, *history[: degradation.MOST_LOOKS - 1]]
     return found
 
 

@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 
 from streaming_pipeline import tables
+from streaming_pipeline.alerts import deliver as delivery
 from streaming_pipeline.alerts import outbox
-from streaming_pipeline.alerts.deliver import MAX_ATTEMPTS, Journal, Message, Outcome, Refused, Temporary, deliver, plan
+from streaming_pipeline.alerts.deliver import MAX_ATTEMPTS, Journal, Outcome, Refused, Temporary, deliver
 from streaming_pipeline.alerts.derive import Occasion, derive
 from streaming_pipeline.alerts.findings import KINDS, Finding, Look
 from streaming_pipeline.alerts.mail import MOST_WHOLE, compose, webhook_text
@@ -148,6 +149,27 @@ def test_the_end_is_told_once_when_it_was_judged_and_not_found():
     assert [alert.is_recovery for alert in again] == [False]
 
 
+def test_an_end_goes_to_whom_the_rule_names_and_of_what_nobody_was_told_there_is_none():
+    first = derived([(look(1), [finding("drift")])])
+    narrowed = [replace(one, status="SENT", recipients=("late@example.com",)) for one in first]
+    [over] = derived([(look(2, ("drift", "value")), [])], known=narrowed)
+    assert over.recipients == ()
+    assert derived([(look(2, ("drift", "value")), [])], known=[replace(one, status="DEAD") for one in first]) == []
+
+
+def test_what_was_found_and_is_over_in_the_newest_window_ends():
+    first = derived([(look(1), [finding("drift")])])
+    ended = replace(finding("drift", number=2), is_ongoing=False)
+    alerts = derived([(look(2, ("drift", "value")), [ended])], known=first)
+    assert [(one.is_recovery, one.is_ongoing) for one in alerts] == [(False, False), (True, False)]
+
+
+def test_scores_are_muted_by_a_schema_break_of_their_day():
+    broken = derived([(look(1), [finding("schema_change", metric="schema_removed")])])
+    day = replace(finding("concept_drift", "anomaly_score", number=12), began=NOON - 12 * HOUR, ended=NOON + 12 * HOUR)
+    assert [one.status for one in derived([(look(14), [day])], known=broken)] == ["MUTED"]
+
+
 def test_begin_and_end_are_found_among_looks_of_one_run():
     alerts = derived([(look(1), [finding("missing_pattern", "arrivals")]), (look(2, ("missing_pattern", "*")), [])])
     assert [alert.is_recovery for alert in alerts] == [False, True]
@@ -204,6 +226,10 @@ def alert(
     )  # fmt: skip
 
 
+def plan(alerts, rules, silences, now, begun=()):
+    return delivery.plan(alerts, rules, silences, now, dict(begun))
+
+
 FOUR_HOURS = Rules((Rule("drift", "drift", cooldown=4 * HOUR),))
 
 
@@ -229,13 +255,20 @@ def test_the_cooldown_counts_from_the_delivery_and_what_came_in_between_is_told_
 
 
 def test_the_end_is_told_at_once_but_not_of_what_nobody_knows():
-    sent, over = alert(status="SENT", sent=NOON), alert(at=NOON + HOUR, recovery=True)
-    assert len(plan([sent, over], FOUR_HOURS, {}, NOON + HOUR).messages) == 1
-    told = replace(over, status="SENT", sent_at=NOON + HOUR)
-    again, over_again = alert(at=NOON + 2 * HOUR), alert(at=NOON + 3 * HOUR, recovery=True)
+    sent, more, over = alert(status="SENT", sent=NOON), alert(at=NOON + HOUR), alert(at=NOON + 2 * HOUR, recovery=True)
+    planned = plan([sent, more, over], FOUR_HOURS, {}, NOON + 2 * HOUR)
+    # What came of it in between has nothing to add.
+    assert [[one.is_recovery for one in message.alerts] for message in planned.messages] == [[True]]
+    assert [one.reason for one in planned.muted] == ["it was told when it began, and is over"]
+    told = replace(over, status="SENT", sent_at=NOON + 2 * HOUR)
+    again, over_again = alert(at=NOON + 2.5 * HOUR), alert(at=NOON + 3 * HOUR, recovery=True)
     assert plan([sent, told, again, over_again], FOUR_HOURS, {}, NOON + 3 * HOUR).messages == []
     later = plan([sent, told, again, over_again], FOUR_HOURS, {}, NOON + 4 * HOUR).messages
     assert [len(message.alerts) for message in later] == [2]
+    # The end, and what began again after it.
+    planned = plan([sent, over, alert(at=NOON + 3 * HOUR)], FOUR_HOURS, {}, NOON + 3 * HOUR)
+    assert [[one.is_recovery for one in message.alerts] for message in planned.messages] == [[True]] and len(planned.held) == 1
+    assert [one.status for one in plan([over], FOUR_HOURS, {}, NOON + 3 * HOUR).muted] == ["MUTED"]
 
 
 def test_a_silence_mutes_until_it_ends():
@@ -245,11 +278,19 @@ def test_a_silence_mutes_until_it_ends():
 
 
 def test_what_may_have_arrived_stays_the_message_that_it_was():
-    first = plan([alert("a"), alert("b")], FOUR_HOURS, {}, NOON).messages[0]
-    claimed = list(first.alerts)
-    newer = alert("c", at=NOON + HOUR)
-    messages = plan([*claimed, newer], FOUR_HOURS, {"drift": NOON + 9 * HOUR}, NOON + HOUR).messages
-    assert [(message.message_id, len(message.alerts)) for message in messages] == [(first.message_id, 2)]
+    first = [alert("a"), alert("b")]
+    begun = {"m1": [one.alert_id for one in first]}
+    messages = plan([*first, alert("c", at=NOON + HOUR)], FOUR_HOURS, {"drift": NOON + 9 * HOUR}, NOON + HOUR, begun).messages
+    assert [(message.message_id, len(message.alerts)) for message in messages] == [("m1", 2)]
+    # The same alerts are the same message, whatever else comes and goes.
+    once, again = (plan(first, FOUR_HOURS, {}, NOON + n * HOUR).messages[0].message_id for n in (0, 1))
+    assert once == again
+
+
+def test_an_alert_that_is_tried_again_later_does_not_hold_up_others():
+    tired = replace(alert("a"), attempts=19, next_attempt_at=NOON + 6 * HOUR)
+    [message] = plan([tired, alert("b")], FOUR_HOURS, {}, NOON).messages
+    assert [one.fingerprint for one in message.alerts] == ["b"]
 
 
 class Script:
@@ -261,7 +302,7 @@ class Script:
     def __call__(self, message):
         self.sent.append(message.message_id)
         answer = self.answers.pop(0) if self.answers else None
-        if isinstance(answer, Exception):
+        if isinstance(answer, BaseException):
             raise answer
         return answer
 
@@ -274,19 +315,23 @@ def run_delivery(tmp_path, messages, sender, outcome=None):
 
 
 def test_a_temporary_failure_is_tried_again_later_and_given_up_in_the_end(tmp_path):
-    [message] = plan([alert()], FOUR_HOURS, {}, NOON).messages
-    pauses, now = [], datetime.now(UTC)
+    one, pauses = alert(), []
     for attempt in range(1, MAX_ATTEMPTS + 1):
+        [message] = plan([one], FOUR_HOURS, {}, NOON).messages
         outcome = run_delivery(tmp_path, [message], Script(Temporary("the server says 451 later")))
         [after] = outcome.alerts.values()
         assert after.attempts == attempt
         pauses.append((after.next_attempt_at - datetime.now(UTC)).total_seconds())
-        message = replace(message, alerts=(replace(after, next_attempt_at=now, message_id=message.message_id),))
+        one = replace(after, next_attempt_at=NOON)
     assert after.status == "DEAD" and "given up after 20 attempts: the server says 451 later" in after.reason
     for n, pause in enumerate(pauses[:-1]):
-        usual = min(5 * 2**n, 6 * 3600)
-        assert 0.5 * usual - 1 <= pause <= 1.5 * usual
-    assert sum(min(5 * 2**n, 6 * 3600) for n in range(MAX_ATTEMPTS)) > 48 * 3600
+        assert 0.5 * min(5 * 2**n, 6 * 3600) - 1 <= pause <= 1.5 * min(5 * 2**n, 6 * 3600)
+
+
+def test_a_new_alert_does_not_die_with_an_old_one_that_it_goes_with(tmp_path):
+    [message] = plan([replace(alert("a"), attempts=19), alert("b")], FOUR_HOURS, {}, NOON).messages
+    outcome = run_delivery(tmp_path, [message], Script(Temporary("451")))
+    assert [(one.status, one.attempts) for one in outcome.alerts.values()] == [("DEAD", 20), ("PENDING", 1)]
 
 
 def test_a_refusal_is_final_and_a_wrong_setting_touches_nothing(tmp_path):
@@ -307,10 +352,17 @@ def test_a_server_that_is_away_is_not_asked_for_each_alert(tmp_path):
     assert len(away.sent) == 3 and len(outcome.alerts) == 3
 
 
-def test_only_a_message_that_may_have_arrived_keeps_its_id(tmp_path):
-    messages = plan([alert("a"), alert("b")], replace(FOUR_HOURS, group=False), {}, NOON).messages
-    outcome = run_delivery(tmp_path, messages, Script(Temporary("451"), Temporary("went away", is_unclear=True)))
-    assert [one.message_id for one in outcome.alerts.values()] == [None, messages[1].message_id]
+def test_the_journal_tells_what_may_have_arrived_and_what_has(tmp_path):
+    messages = plan([alert("a"), alert("b"), alert("c")], replace(FOUR_HOURS, group=False), {}, NOON).messages
+    ids = [message.message_id for message in messages]
+    run_delivery(tmp_path, messages, Script(Temporary("451"), Temporary("went away", is_unclear=True)))
+    begun, sent = Journal(tmp_path / "sent").read()
+    assert (list(begun), list(sent)) == ([ids[1]], [ids[2]])
+    # Killed while it handed one over, and while it wrote that down.
+    with pytest.raises(KeyboardInterrupt):
+        run_delivery(tmp_path, [messages[0]], Script(KeyboardInterrupt()))
+    (tmp_path / "sent" / "half.begun").write_text('["x')
+    assert set(Journal(tmp_path / "sent").read()[0]) == set(ids[:2])
 
 
 # ------------------------------------------------------------------------------------------------------------------- what they say
@@ -416,7 +468,7 @@ def test_who_is_refused_for_now_gets_it_later_and_the_others_once(broker, tmp_pa
         [after] = outcome.alerts.values()
         assert (after.status, after.recipients) == ("PENDING", ("b@example.com",))
         assert "c@example.com: 550 unknown" in after.reason
-        again = Message(message.message_id, "email", after.recipients, (replace(after, next_attempt_at=NOON),))
+        [again] = plan([replace(after, next_attempt_at=NOON)], FOUR_HOURS, {}, NOON).messages
         assert [one.status for one in run_delivery(tmp_path, [again], lambda m: hand_over(server, *m.recipients)).alerts.values()] == [
             "SENT"
         ]
@@ -534,8 +586,8 @@ def web_server(*codes):
 
 
 def test_a_webhook_gets_json_as_slack_takes_it():
-    with web_server(503, 429, 404, 302) as (url, bodies):
-        for wanted in (Temporary, Temporary, Refused, Refused):
+    with web_server(503, 429, 400, 302, 404) as (url, bodies):
+        for wanted in (Temporary, Temporary, Refused, Refused, UsageError):
             with pytest.raises(wanted) as caught:
                 post(url, "x")
             assert "s3cret" not in str(caught.value)
@@ -681,7 +733,7 @@ def test_an_alert_that_is_refused_fails_the_task_and_one_that_a_killed_run_had_s
         with monkeypatch.context() as dying, pytest.raises(Killed):
             dying.setattr(outbox, "update", killed)
             task.send(**secrets)
-        assert len(handler.taken) == 1 and [status for *_, status in task.held()] == ["PENDING", "PENDING"]
+        assert len(handler.taken) == 1 and sorted(status for *_, status in task.held()) == ["PENDING", "PENDING"]
         handler.answers = ["554 no such list"]  # that one knew of the refusal, and told nobody
         sending = task.send(**secrets)
         assert len(handler.taken) == 1 and sorted(status for *_, status in task.held()) == ["DEAD", "SENT"]

@@ -179,6 +179,7 @@ MONITOR_LOGS = Table(
         ("kafka_lag_records", "BIGINT", "records on the topic that bronze does not have yet, asked of the broker; NULL: not asked"),
         ("findings", "MAP<STRING, BIGINT>", "kind -> rows that the look added to anomaly_logs, and drift_metrics that are drift"),
         ("figures", "MAP<STRING, DOUBLE>", "what is held against earlier looks: yield, lateness, throughput, shares flagged and strange"),
+        ("figures_of", "MAP<STRING, BIGINT>", "of how many records each figure is"),
         ("status", "STRING", "Healthy, Unhealthy or Unknown"),
         ("status_reason", "STRING", "why it is not Healthy"),
         ("totals", "MAP<STRING, BIGINT>", "rows of each table at this look; the next look counts from here"),

@@ -1,13 +1,15 @@
 """What is to be sent now, and sending it: which alerts wait, which go together, and what becomes of each.
 
-At least once: a delivery is noted in a file as soon as the server has taken it, and in the table behind all of them. A sender that is
-killed in between finds the file; only one killed between the server's answer and the file sends again, with the same Message-ID.
+At least once: that a message is about to be handed over, and that it was taken, is noted in files, and in the table behind all of
+them. What a sender that was killed had sent is found there; only what was on its way then goes out again, with the same Message-ID.
 """
 
 import hashlib
+import json
 import random
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -49,16 +51,8 @@ class Message:
     channel: str
     recipients: tuple[str, ...]
     alerts: tuple[Alert, ...]
-
-    @property
-    def attempts(self) -> int:
-        """How often it was tried."""
-        return max(alert.attempts for alert in self.alerts)
-
-    @property
-    def due(self) -> datetime:
-        """Not before."""
-        return max(alert.next_attempt_at for alert in self.alerts)
+    due: datetime
+    """Not before."""
 
 
 @dataclass(frozen=True)
@@ -69,79 +63,102 @@ class Plan:
     muted: list[Alert]
     held: list[Alert]
 
-    @property
-    def alerts(self) -> list[Alert]:
-        """All that were decided about."""
-        return [*self.muted, *self.held, *(alert for message in self.messages for alert in message.alerts)]
 
+def plan(
+    alerts: Iterable[Alert],
+    rules: Rules,
+    silences: Mapping[str, datetime],
+    now: datetime,
+    begun: Mapping[str, Collection[str]],
+) -> Plan:
+    """Decide about the PENDING ones of `alerts`, which are all that are kept in mind.
 
-def plan(alerts: Iterable[Alert], rules: Rules, silences: Mapping[str, datetime], now: datetime) -> Plan:
-    """Decide about the PENDING ones of `alerts`, which are all that are kept in mind; `silences` has rule → until when."""
-    alerts = list(alerts)
+    `silences` has rule → until when; `begun` the messages that may have arrived, and their alerts: they go out as they were.
+    """
+    told: dict[tuple[str, str], Alert] = {}
     last_sent: dict[tuple[str, str], datetime] = {}
-    for alert in alerts:
-        if alert.status == "SENT" and not alert.is_recovery and alert.sent_at:
-            key = (alert.fingerprint, alert.channel)
-            last_sent[key] = max(alert.sent_at, last_sent.get(key, alert.sent_at))
-    out = Plan([], [], [])
     waiting: dict[tuple[str, str], list[Alert]] = {}
-    for alert in (alert for alert in alerts if alert.status == "PENDING"):
-        if alert.rule in silences and not alert.message_id:
-            out.muted.append(alert.muted(f"silence of rule {alert.rule} until {silences[alert.rule]:%Y-%m-%d %H:%M} UTC"))
-        else:
-            waiting.setdefault((alert.fingerprint, alert.channel), []).append(alert)
+    message_of = {alert_id: message_id for message_id, ids in begun.items() for alert_id in ids}
     bundles: dict[tuple, list[Alert]] = {}
+    out = Plan([], [], [])
+    for alert in alerts:
+        key = (alert.fingerprint, alert.channel)
+        if alert.status == "SENT" and alert.sent_at:
+            told[key] = alert
+            if not alert.is_recovery:
+                last_sent[key] = max(alert.sent_at, last_sent.get(key, alert.sent_at))
+        elif alert.status == "PENDING" and alert.alert_id in message_of:
+            bundles.setdefault((message_of[alert.alert_id],), []).append(alert)
+        elif alert.status == "PENDING" and alert.rule in silences:
+            out.muted.append(alert.muted(f"silence of rule {alert.rule} until {silences[alert.rule]:%Y-%m-%d %H:%M} UTC"))
+        elif alert.status == "PENDING":
+            waiting.setdefault(key, []).append(alert)
     for key, of_key in waiting.items():
         until = last_sent[key] + rules.cooldown(of_key[0].rule) if key in last_sent else now
-        # The end of something that nobody was told of waits with it.
+        if key in told and not told[key].is_recovery and (end := _first_recovery(of_key)) is not None:
+            # The end of what was told is told at once, without what came of the same meanwhile.
+            out.muted.extend(alert.muted("it was told when it began, and is over") for alert in of_key[:end])
+            ending, of_key = [of_key[end]], of_key[end + 1 :]
+        elif all(alert.is_recovery for alert in of_key):
+            out.muted.extend(alert.muted("nobody was told of its beginning") for alert in of_key)
+            continue
+        else:
+            ending = []
         is_cooling = until > now and any(not alert.is_recovery for alert in of_key)
-        for alert in of_key:
-            if alert.message_id:  # it was on its way, and may have arrived: the same message again
-                bundles.setdefault((alert.message_id,), []).append(alert)
-            elif is_cooling:
-                out.held.append(
-                    replace(alert, reason=f"told {last_sent[key]:%Y-%m-%d %H:%M} UTC, again from {until:%Y-%m-%d %H:%M} UTC on")
-                )
-            else:
+        if is_cooling:
+            reason = f"cooldown: told {last_sent[key]:%Y-%m-%d %H:%M}, again from {until:%Y-%m-%d %H:%M} UTC"
+            out.held.extend(replace(alert, reason=reason) for alert in of_key)
+        for alert in ending if is_cooling else [*ending, *of_key]:
+            if alert.next_attempt_at <= now:
                 together = (alert.channel, alert.recipients) if rules.group else (alert.alert_id,)
                 bundles.setdefault(("", *together), []).append(alert)
-    out.messages.extend(_message(tuple(bundle)) for bundle in bundles.values())
-    out.messages.sort(key=lambda message: message.due)
+    out.messages.extend(_message(key[0], tuple(bundle), now) for key, bundle in bundles.items())
     return out
 
 
-def _message(alerts: tuple[Alert, ...]) -> Message:
+def _first_recovery(alerts: Sequence[Alert]) -> int | None:
+    return next((n for n, alert in enumerate(alerts) if alert.is_recovery), None)
+
+
+def _message(message_id: str, alerts: tuple[Alert, ...], now: datetime) -> Message:
+    ids = sorted(alert.alert_id for alert in alerts)
     first = alerts[0]
-    message_id = first.message_id or hashlib.sha256("\n".join(sorted(alert.alert_id for alert in alerts)).encode()).hexdigest()[:32]
-    claimed = tuple(replace(alert, message_id=message_id) for alert in alerts)
-    return Message(message_id, first.channel, first.recipients, claimed)
+    return Message(message_id or hashlib.sha256("\n".join(ids).encode()).hexdigest()[:32], first.channel, first.recipients, alerts, now)
 
 
 class Journal:
-    """One small file for each message that a server has taken and the table does not know of yet; volumes know no appending."""
+    """What became of messages since the table was last written: files, since a commit of the table takes half a second.
+
+    `<message>.begun` has the alerts of a message that a server may have; `<message>.sent` says that it has taken it.
+    """
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
 
-    def note(self, message_id: str, sent_at: datetime) -> None:
-        """Note that a message was taken."""
+    def begin(self, message: Message) -> None:
+        """It is about to be handed over."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / message_id).write_text(sent_at.isoformat(), encoding="utf-8")
+        (self.folder / f"{message.message_id}.begun").write_text(json.dumps([alert.alert_id for alert in message.alerts]), encoding="utf-8")
 
-    def read(self) -> dict[str, datetime]:
-        """Message → when it was taken."""
-        found = {}
-        for file in self.folder.glob("*") if self.folder.is_dir() else ():
+    def sent(self, message: Message) -> None:
+        """The server has taken it."""
+        (self.folder / f"{message.message_id}.sent").touch()
+
+    def forget(self, message_id: str) -> None:
+        """It surely was not taken, or the table knows that it was."""
+        for name in ("begun", "sent"):
+            (self.folder / f"{message_id}.{name}").unlink(missing_ok=True)
+
+    def read(self) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+        """(messages that may have been taken, messages that were), each with its alerts."""
+        begun, sent = {}, {}
+        for file in self.folder.glob("*.begun"):
             try:
-                found[file.name] = datetime.fromisoformat(file.read_text(encoding="utf-8"))
-            except ValueError:  # killed while it wrote; that the file is there says it
-                found[file.name] = datetime.now(UTC)
-        return found
-
-    def forget(self, message_ids: Iterable[str]) -> None:
-        """The table knows of these."""
-        for message_id in message_ids:
-            (self.folder / message_id).unlink(missing_ok=True)
+                alerts = json.loads(file.read_text(encoding="utf-8"))
+            except ValueError:  # killed while it wrote: the message was not handed over yet
+                continue
+            (sent if file.with_suffix(".sent").exists() else begun)[file.stem] = alerts
+        return begun, sent
 
 
 @dataclass
@@ -154,6 +171,10 @@ class Outcome:
     def of(self, status: str) -> list[Alert]:
         """The alerts of a status."""
         return [alert for alert in self.alerts.values() if alert.status == status]
+
+    def is_final(self, alert: Alert) -> bool:
+        """Whether an alert is through, one way or the other."""
+        return alert.alert_id in self.alerts and self.alerts[alert.alert_id].status != "PENDING"
 
     def put(self, alerts: Iterable[Alert]) -> None:
         """Note what became of alerts."""
@@ -173,7 +194,7 @@ def deliver(
     settings are wrong: then what is left of the channel stays as it is. So do messages of a channel without a sender.
     """
     queue = sorted((message for message in messages if message.channel in senders), key=lambda message: message.due)
-    waited, began, lost = timedelta(), datetime.now(UTC), 0
+    waited, began, lost = timedelta(), datetime.now(UTC), Counter()
     while queue:
         message = queue.pop(0)
         now = datetime.now(UTC)
@@ -181,44 +202,46 @@ def deliver(
         if waited > patience or now - began > LONGEST_DELIVERY:
             return
         time.sleep(max((message.due - now).total_seconds(), 0))
+        journal.begin(message)
         try:
             remark = senders[message.channel](message)
         except PipelineError as error:
+            journal.forget(message.message_id)
             outcome.wrong[message.channel] = error
             queue = [other for other in queue if other.channel != message.channel]
         except Refused as refused:
-            outcome.put(_ended(message, "DEAD", str(refused)))
+            journal.forget(message.message_id)
+            outcome.put(replace(alert, status="DEAD", attempts=alert.attempts + 1, reason=str(refused)) for alert in message.alerts)
         except Temporary as failure:
-            lost = lost + 1 if failure.is_connection else 0
-            message = _failed(message, failure)
-            if message.attempts >= MAX_ATTEMPTS:
-                outcome.put(_ended(message, "DEAD", f"given up after {MAX_ATTEMPTS} attempts: {failure}", attempts=0))
-                continue
-            # What surely was not taken may go with others next time; else it stays the message that it is.
-            is_free = not failure.is_unclear and not failure.left
-            outcome.put(replace(alert, message_id=None) if is_free else alert for alert in message.alerts)
-            if lost >= _MOST_LOST_CONNECTIONS:
+            if not failure.is_unclear:
+                journal.forget(message.message_id)
+            again = _failed(message, failure)
+            outcome.put(again.alerts)
+            lost[message.channel] = lost[message.channel] + 1 if failure.is_connection else 0
+            if lost[message.channel] >= _MOST_LOST_CONNECTIONS:
                 queue = [other for other in queue if other.channel != message.channel]
+            elif left := tuple(alert for alert in again.alerts if alert.status == "PENDING"):
+                queue = sorted([*queue, replace(again, alerts=left)], key=lambda one: one.due)
             else:
-                queue = sorted([*queue, message], key=lambda one: one.due)
+                journal.forget(message.message_id)
         else:
-            lost = 0
-            sent_at = datetime.now(UTC)
-            journal.note(message.message_id, sent_at)
-            outcome.put(replace(alert, sent_at=sent_at) for alert in _ended(message, "SENT", remark))
-
-
-def _ended(message: Message, status: str, reason: str | None, attempts: int = 1) -> list[Alert]:
-    return [replace(alert, status=status, attempts=alert.attempts + attempts, reason=reason) for alert in message.alerts]
+            journal.sent(message)
+            lost[message.channel] = 0
+            done = {"status": "SENT", "sent_at": datetime.now(UTC), "message_id": message.message_id, "reason": remark}
+            outcome.put(replace(alert, attempts=alert.attempts + 1, **done) for alert in message.alerts)
 
 
 def _failed(message: Message, failure: Temporary) -> Message:
-    """The message after an attempt that failed: when the next one is due, and for whom."""
-    attempts = message.attempts + 1
-    usual = min(FIRST_PAUSE * 2 ** (attempts - 1), LONGEST_PAUSE)
+    """The message after an attempt that failed: when the next one is due, and for whom. What was tried too often is DEAD."""
+    fewest = min(alert.attempts for alert in message.alerts)
+    usual = min(FIRST_PAUSE * 2**fewest, LONGEST_PAUSE)
     due = datetime.now(UTC) + usual * random.uniform(0.5, 1.5)  # so that many senders do not come back at once
     recipients = failure.left or message.recipients
-    alerts = tuple(
-        replace(alert, attempts=attempts, next_attempt_at=due, reason=str(failure), recipients=recipients) for alert in message.alerts
-    )
-    return replace(message, alerts=alerts, recipients=recipients)
+    alerts = []
+    for alert in message.alerts:
+        attempts = alert.attempts + 1
+        is_dead = attempts >= MAX_ATTEMPTS
+        reason = f"given up after {MAX_ATTEMPTS} attempts: {failure}" if is_dead else str(failure)
+        status = "DEAD" if is_dead else "PENDING"
+        alerts.append(replace(alert, status=status, attempts=attempts, next_attempt_at=due, reason=reason, recipients=recipients))
+    return replace(message, alerts=tuple(alerts), recipients=recipients, due=due)

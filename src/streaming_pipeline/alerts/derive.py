@@ -11,7 +11,9 @@ from streaming_pipeline.alerts.rules import Rules
 
 _BREAKS = ("schema_removed", "schema_retyped")
 _STILL = timedelta(hours=2)
-"""What ended so long before the newest event is over already; nobody waits to hear of its end."""
+"""A silence that ended so long before the newest event is over already; nobody waits to hear of its end."""
+_SHORT = timedelta(hours=1)
+"""A schema break lasts so long at least."""
 
 
 @dataclass(frozen=True)
@@ -32,31 +34,32 @@ def derive(
     known: Sequence[Alert],
     occasion: Occasion,
 ) -> list[Alert]:
-    """The alerts that looks, oldest first, and the end of a run give rise to, without those that are `known`.
+    """The alerts that looks, oldest first, and the end of a run give rise to, without those that are `known` (oldest first, too).
 
     `failure` is the finding that the run failed; `has_run_well` says that it is known to have gone well.
     """
     out: list[Alert] = []
     for look, findings in looks:
-        found = [alert for finding in findings for alert in _alerts(finding, look, findings, rules, occasion)]
-        out += [*found, *_recoveries(look, found, [*known, *out], occasion)]
+        breaks = [*_breaks(findings), *_broken([*known, *out])]
+        found = [alert for finding in findings for alert in _alerts(finding, look, breaks, rules, occasion)]
+        out += [*found, *_recoveries(look, found, [*known, *out], rules, occasion)]
     if failure:
-        out += _alerts(failure, None, (), rules, occasion)
+        out += _alerts(failure, None, [], rules, occasion)
     if has_run_well:
         over = (alert for alert in still_open([*known, *out]) if alert.anomaly_type == "job_failed")
-        out += [_recovery(alert, f"Run {occasion.run_id} went well.", None, occasion) for alert in over]
+        out += [_recovery(alert, f"Run {occasion.run_id} went well.", None, rules, occasion) for alert in over]
     held = {alert.alert_id for alert in known}
     return [alert for alert in out if alert.alert_id not in held]
 
 
-def _alerts(finding: Finding, look: Look | None, others: Iterable[Finding], rules: Rules, occasion: Occasion) -> list[Alert]:
+def _alerts(finding: Finding, look: Look | None, breaks: Sequence["Break"], rules: Rules, occasion: Occasion) -> list[Alert]:
     """One alert a channel, if a rule fits."""
     rule = rules.for_finding(finding.kind, finding.subject, finding.severity)
     if rule is None:
         return []
     fingerprint = "/".join(filter(None, (finding.kind, finding.table_name, finding.subject)))
     came = look.run_time.isoformat() if look else occasion.run_id
-    muted_by = _cause(finding, others)
+    muted_by = _cause(finding, breaks)
     out = []
     for channel in rule.channels or occasion.channels or ("email",):
         alert = Alert(
@@ -90,47 +93,66 @@ def _alerts(finding: Finding, look: Look | None, others: Iterable[Finding], rule
 
 
 def _is_ongoing(finding: Finding, look: Look | None) -> bool:
-    if not KINDS[finding.kind].recovers:
+    if not KINDS[finding.kind].recovers or (look and look.number is None):  # a loss that was accepted is no state
         return False
-    if finding.ended is None or look is None:
-        return not (look and look.number is None)  # a loss that was accepted is no state
-    return look.latest_event_time is None or finding.ended + _STILL >= look.latest_event_time
+    if finding.kind == "missing_pattern" and look.latest_event_time:
+        return finding.ended + _STILL >= look.latest_event_time
+    return finding.is_ongoing
 
 
-def _cause(finding: Finding, others: Iterable[Finding]) -> str | None:
+@dataclass(frozen=True)
+class Break:
+    """A field that is missing, or of another type, from a time on."""
+
+    what: str
+    began: datetime
+    ended: datetime
+
+
+def _breaks(findings: Iterable[Finding]) -> list[Break]:
+    """The schema breaks of a look."""
+    broken = (finding for finding in findings if finding.kind == "schema_change" and finding.metric in _BREAKS)
+    return [Break(f"{finding.metric} of {shown(finding.subject)}", finding.began, finding.ended) for finding in broken]
+
+
+def _broken(alerts: Iterable[Alert]) -> list[Break]:
+    """The schema breaks of earlier looks, of which the begin is known: scores of a day are judged when it is over."""
+    broken = (alert for alert in alerts if alert.anomaly_type == "schema_change" and alert.metric in _BREAKS)
+    return [Break(f"{alert.metric} of {shown(alert.subject)}", alert.event_time, alert.event_time + _SHORT) for alert in broken]
+
+
+def _cause(finding: Finding, breaks: Iterable[Break]) -> str | None:
     """The schema break that a drift comes from: events that are rejected for a field leave others, and others' values, behind."""
     if finding.kind not in ("drift", "concept_drift"):
         return None
-    for other in others:
-        is_break = other.kind == "schema_change" and other.metric in _BREAKS
-        if is_break and finding.began < other.ended and finding.ended > other.began:
-            return f"{other.metric} of {shown(other.subject)} in the same windows causes it"
-    return None
+    causes = (one.what for one in breaks if finding.began < one.ended and finding.ended > one.began)
+    return next((f"{what} in the same time causes it" for what in causes), None)
 
 
 def still_open(alerts: Iterable[Alert]) -> list[Alert]:
-    """The newest alert of each fingerprint and channel that was to be told, and of whose end nothing was told yet."""
+    """The newest alert of each fingerprint and channel that was or will be told, if nothing was told of its end."""
     newest: dict[tuple[str, str], Alert] = {}
     for alert in alerts:
-        if alert.status != "MUTED" or alert.is_recovery:
+        if alert.status in ("PENDING", "SENT") or alert.is_recovery:
             newest[alert.fingerprint, alert.channel] = alert
     return [alert for alert in newest.values() if alert.is_ongoing and not alert.is_recovery]
 
 
-def _recoveries(look: Look, found: Sequence[Alert], earlier: Iterable[Alert], occasion: Occasion) -> list[Alert]:
-    """What was found by an earlier look, judged again by this one, and not found."""
-    again = {alert.fingerprint for alert in found}
+def _recoveries(look: Look, found: Sequence[Alert], earlier: Iterable[Alert], rules: Rules, occasion: Occasion) -> list[Alert]:
+    """What was found by an earlier look, judged again by this one, and not found, or found to be over."""
+    again = {alert.fingerprint for alert in found if alert.is_ongoing}
     out = []
     for alert in still_open(earlier):
         judged = {(alert.anomaly_type, alert.subject), (alert.anomaly_type, "*")} & look.judged
         if judged and alert.fingerprint not in again and alert.found_at and alert.found_at < look.run_time:
-            out.append(_recovery(alert, f"It began {alert.event_time:%Y-%m-%d %H:%M} UTC: {alert.message}", look, occasion))
+            out.append(_recovery(alert, f"It began {alert.event_time:%Y-%m-%d %H:%M} UTC: {alert.message}", look, rules, occasion))
     return out
 
 
-def _recovery(alert: Alert, text: str, look: Look | None, occasion: Occasion) -> Alert:
-    """The alert that another one is over."""
+def _recovery(alert: Alert, text: str, look: Look | None, rules: Rules, occasion: Occasion) -> Alert:
+    """The alert that another one is over; it goes to whom the rule names, wherever the other has got to."""
     came = look.run_time.isoformat() if look else occasion.run_id
+    recipients = next((rule.recipients for rule in rules.rules if rule.name == alert.rule and alert.channel == "email"), alert.recipients)
     return replace(
         alert,
         alert_id=_id(alert.fingerprint, came, alert.channel, "over"),
@@ -138,6 +160,7 @@ def _recovery(alert: Alert, text: str, look: Look | None, occasion: Occasion) ->
         message=text,
         status="PENDING",
         attempts=0,
+        recipients=recipients,
         next_attempt_at=occasion.now,
         sent_at=None,
         created_at=occasion.now,

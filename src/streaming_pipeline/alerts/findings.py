@@ -1,15 +1,17 @@
 """What the looks found, and how runs ended, as what an alert can be about. Reads tables; decides nothing."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from math import isnan
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from pyspark.sql import Column, Row, SparkSession
 from pyspark.sql import functions as F
 
+from streaming_pipeline.monitoring.degradation import MIN_RECORDS
 from streaming_pipeline.settings import Settings
 from streaming_pipeline.tables import sql_text
 
@@ -76,6 +78,8 @@ class Finding:
     threshold: float | None = None
     """Of the score or, without one, of what was observed."""
     query: str = ""
+    is_ongoing: bool = True
+    """Whether it was still so in the newest window that was judged."""
 
 
 def failed_tasks(states: Mapping[str, str]) -> tuple[str, ...]:
@@ -123,7 +127,8 @@ def _rows(spark: SparkSession, settings: Settings, name: str, looks: Collection[
     """The rows of some looks, few enough to be sorted here: Spark would take seconds to compile what is done in milliseconds."""
     if not looks or not spark.catalog.tableExists(settings.table(name)):
         return pd.DataFrame({"look": []})
-    return spark.table(settings.table(name)).where(F.col("look").isin(sorted(looks)) & condition).drop("run_id").toPandas()
+    rows = spark.table(settings.table(name)).where(F.col("look").isin(sorted(looks)) & condition).drop("run_id")
+    return rows.toArrow().to_pandas()  # toPandas would give times without their zone
 
 
 def _look(row: Row, drift: pd.DataFrame) -> Look:
@@ -133,8 +138,9 @@ def _look(row: Row, drift: pd.DataFrame) -> Look:
         # Of two things that are wrong the row names the first.
         judged |= {("stale", "")} if not row["unaccounted_records"] and not row["lost_records"] else set()
         judged |= {("records_lost", "")} if row["lost_records"] is not None else set()
-        # Nothing is said about arrivals while none come.
-        judged |= {("missing_pattern", "*"), ("degradation", "*")} if row["records"] else set()
+        # Nothing is said about arrivals while none come, nor about shares of a few records.
+        judged |= {("missing_pattern", "*")} if row["records"] else set()
+        judged |= {("degradation", name) for name, records in (row["figures_of"] or {}).items() if records >= MIN_RECORDS}
     return Look(_aware(row["run_time"]), row["look"], row["records"] or 0, _aware(row["latest_event_time"]), frozenset(judged))
 
 
@@ -184,19 +190,23 @@ def _of_drift(rows: pd.DataFrame, settings: Settings) -> Iterator[Finding]:
         if part.empty:
             continue
         # By what it was against its threshold; a change of schema has none, and is told by its share.
-        worst = _worst(part, part["value"].abs() / part["threshold"].where(part["threshold"] > 0, 1))
+        size = part["value"].abs().where(part["metric"] != "std_ratio", np.maximum(part["value"], 1 / part["value"].clip(lower=1e-9)))
+        worst = _worst(part, size / part["threshold"].where(part["threshold"] > 0, 1))
         kind, (table, is_schema, column) = _drift_kind(*key), key
         if is_schema:
             verb = {"schema_added": "is new, the contract lacks it", "schema_removed": "is missing", "schema_retyped": "has another type"}
             said = f"Field {shown(column)} {verb[worst['metric']]}: {worst['value']:.3g} % of the records"
         else:
             limit = f"{worst['metric']} is {worst['value']:.3g}, drift from {worst['threshold']:g} on"
+            if worst["metric"] == "std_ratio":
+                limit += f" or up to {1 / worst['threshold']:.2g}"
             said = f"{shown(column)}{_of_slice(worst)}: {limit}; {len(part):,} findings"
         query = (
             f"SELECT * FROM {_plain(settings, 'drift_metrics')} WHERE look = {worst['look']} AND column_name = {sql_text(column)} "
             f"AND is_drift AND comparison <> 'previous' AND metric {'' if is_schema else 'NOT '}LIKE 'schema%' ORDER BY window_start"
         )
-        yield _finding(kind, table, column, part, said, query, worst["metric"], worst["value"], threshold=worst["threshold"] or None)
+        found = _finding(kind, table, column, part, said, query, worst["metric"], worst["value"], threshold=worst["threshold"] or None)
+        yield replace(found, is_ongoing=bool(part["window_start"].max() == judged["window_start"].max()))
 
 
 def _of_anomalies(rows: pd.DataFrame, settings: Settings) -> Iterator[Finding]:

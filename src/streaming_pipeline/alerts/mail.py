@@ -2,6 +2,7 @@
 
 import html
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from email.message import EmailMessage
 
@@ -18,40 +19,53 @@ _COLOUR = {"critical": "#b3261e", "warning": "#8a5a00", "info": "#1f5f99", "over
 
 def compose(message_id: str, alerts: Sequence[Alert], sender: str, recipients: Sequence[str], schema: str) -> EmailMessage:
     """The mail that tells of these alerts. The same alerts have the same Message-ID each time; `schema` names the pipeline."""
-    alerts = ordered(alerts)
+    alerts = _ordered(alerts)
     mail = EmailMessage()
-    mail["Subject"] = subject(alerts, schema)
+    mail["Subject"] = _subject(alerts, schema)
     mail["From"] = sender
     mail["To"] = ", ".join(recipients)
     mail["Date"] = datetime.now(UTC)
     mail["Message-ID"] = f"<{message_id}@{_DOMAIN}>"
     mail["Auto-Submitted"] = "auto-generated"
-    mail.set_content(text_body(alerts), cte="quoted-printable")
-    mail.add_alternative(html_body(alerts, schema), subtype="html", cte="quoted-printable")
+    mail.set_content(_text_body(alerts), cte="quoted-printable")
+    mail.add_alternative(_html_body(alerts, schema), subtype="html", cte="quoted-printable")
     return mail
 
 
-def ordered(alerts: Sequence[Alert]) -> list[Alert]:
-    """The most severe first, what is over last, else as they began."""
-    return sorted(alerts, key=lambda alert: (alert.is_recovery, -SEVERITIES.index(alert.severity), alert.event_time, alert.fingerprint))
+def _ordered(alerts: Sequence[Alert]) -> list[Alert]:
+    """The most severe first, what is over last, else as they began. Of several about the same the newest, which says so."""
+    newest: dict[tuple[str, bool], Alert] = {}
+    earlier: dict[tuple[str, bool], list[Alert]] = {}
+    for alert in sorted(alerts, key=lambda alert: (alert.created_at, alert.event_time)):
+        key = (alert.fingerprint, alert.is_recovery)
+        if key in newest:
+            earlier.setdefault(key, []).append(newest[key])
+        newest[key] = alert
+    for key, before in earlier.items():
+        times = "once" if len(before) == 1 else f"{len(before):,} times"
+        since = min(alert.event_time for alert in before).astimezone(UTC)
+        newest[key] = replace(newest[key], message=f"{newest[key].message} Found {times} before, since {since:%Y-%m-%d %H:%M} UTC.")
+    return sorted(
+        newest.values(),
+        key=lambda alert: (alert.is_recovery, -SEVERITIES.index(alert.severity), alert.event_time, alert.fingerprint),
+    )
 
 
-def subject(alerts: Sequence[Alert], schema: str) -> str:
+def _subject(alerts: Sequence[Alert], schema: str) -> str:
     """One line: the highest severity, and what it is about."""
-    worst = "RECOVERED" if alerts[0].is_recovery else alerts[0].severity.upper()
-    titles = list(dict.fromkeys(title(alert) for alert in alerts))
+    titles = list(dict.fromkeys(_title(alert) for alert in alerts))
     rest = f"; {len(titles) - 3} more" if len(titles) > 3 else ""
-    return f"[{worst}] {schema}: {'; '.join(titles[:3])}{rest}"
+    return f"[{_word(alerts[0])}] {schema}: {'; '.join(titles[:3])}{rest}"
 
 
-def title(alert: Alert) -> str:
+def _title(alert: Alert) -> str:
     """What an alert is about, in a few words."""
     kind = KINDS[alert.anomaly_type].title if alert.anomaly_type in KINDS else alert.anomaly_type
     about = f": {shown(alert.subject)}" if alert.subject else ""
     return f"{'over: ' if alert.is_recovery else ''}{kind}{about}"
 
 
-def facts(alert: Alert) -> list[tuple[str, str]]:
+def _facts(alert: Alert) -> list[tuple[str, str]]:
     """Name and value of what is worth knowing, in order; what an alert lacks is left out."""
     time = f"{alert.event_time.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
     pairs = (
@@ -73,11 +87,11 @@ def facts(alert: Alert) -> list[tuple[str, str]]:
     return [(name, value) for name, value in pairs if value]
 
 
-def text_body(alerts: Sequence[Alert]) -> str:
+def _text_body(alerts: Sequence[Alert]) -> str:
     """The text part."""
     parts = []
     for alert in alerts[:MOST_WHOLE]:
-        lines = [f"{_word(alert)}: {title(alert)}", alert.message, *(f"  {name}: {value}" for name, value in facts(alert))]
+        lines = [f"{_word(alert)}: {_title(alert)}", alert.message, *(f"  {name}: {value}" for name, value in _facts(alert))]
         parts.append("\n".join(lines))
     if rest := _rest(alerts):
         parts.append("\n".join(rest))
@@ -86,7 +100,7 @@ def text_body(alerts: Sequence[Alert]) -> str:
     )
 
 
-def html_body(alerts: Sequence[Alert], schema: str) -> str:
+def _html_body(alerts: Sequence[Alert], schema: str) -> str:
     """The HTML part: no pictures, nothing fetched, and every value escaped."""
     parts = []
     for alert in alerts[:MOST_WHOLE]:
@@ -94,18 +108,19 @@ def html_body(alerts: Sequence[Alert], schema: str) -> str:
         rows = "".join(
             f'<tr><th align="left" valign="top" style="padding:2px 12px 2px 0;color:#555;font-weight:normal;white-space:nowrap">{name}</th>'
             f'<td style="padding:2px 0">{_cell(name, value)}</td></tr>'
-            for name, value in facts(alert)
+            for name, value in _facts(alert)
         )
         parts.append(
             f'<div style="border-left:4px solid {colour};padding:4px 0 4px 14px;margin:0 0 22px">'
-            f'<h2 style="font-size:17px;margin:0 0 4px"><span style="color:{colour}">{_word(alert)}</span> {html.escape(title(alert))}</h2>'
+            f'<h2 style="font-size:17px;margin:0 0 4px"><span style="color:{colour}">{_word(alert)}</span> '
+            f"{html.escape(_title(alert))}</h2>"
             f'<p style="margin:0 0 8px">{html.escape(alert.message)}</p>'
             f'<table style="border-collapse:collapse;font-size:13px">{rows}</table></div>'
         )
     if rest := _rest(alerts):
         parts.append("<p>" + "<br>".join(html.escape(line) for line in rest) + "</p>")
     return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(subject(alerts, schema))}</title></head>'
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(_subject(alerts, schema))}</title></head>'
         '<body style="font:15px/1.45 system-ui,sans-serif;color:#1a1a1a;background:#ffffff;max-width:760px;margin:20px">'
         f'{"".join(parts)}<p style="color:#555;font-size:13px">All alerts are in the table <code>alert_outbox</code>; '
         "<code>streaming-pipeline silence RULE --for 4h</code> quiets a rule.</p></body></html>"
@@ -114,9 +129,9 @@ def html_body(alerts: Sequence[Alert], schema: str) -> str:
 
 def webhook_text(alerts: Sequence[Alert], schema: str) -> str:
     """The same for a chat: a headline, and a line for each alert."""
-    alerts = ordered(alerts)
-    lines = [f"*{escaped(subject(alerts, schema))}*"]
-    lines += [f"• {_word(alert)} {escaped(title(alert))}: {escaped(alert.message)}" for alert in alerts[:MOST_WHOLE]]
+    alerts = _ordered(alerts)
+    lines = [f"*{escaped(_subject(alerts, schema))}*"]
+    lines += [f"• {_word(alert)} {escaped(_title(alert))}: {escaped(alert.message)}" for alert in alerts[:MOST_WHOLE]]
     lines += [escaped(line) for line in _rest(alerts)]
     if alerts[0].link.startswith("https://"):
         lines.append(f"<{alerts[0].link}|the run>")
@@ -130,7 +145,7 @@ def _word(alert: Alert) -> str:
 def _rest(alerts: Sequence[Alert]) -> list[str]:
     """A line for each alert that is not shown whole."""
     rest = alerts[MOST_WHOLE:]
-    lines = [f"{_word(alert)}: {title(alert)}, {alert.event_time.astimezone(UTC):%Y-%m-%d %H:%M} UTC" for alert in rest[:MOST_LINES]]
+    lines = [f"{_word(alert)}: {_title(alert)}, {alert.event_time.astimezone(UTC):%Y-%m-%d %H:%M} UTC" for alert in rest[:MOST_LINES]]
     if len(rest) > MOST_LINES:
         lines.append(f"and {len(rest) - MOST_LINES:,} more, in the table alert_outbox")
     return lines

@@ -1,8 +1,8 @@
-"""`alert_outbox`: an alert is written here first, once, and delivered later. And `alert_silences`."""
+"""`alert_outbox`: an alert is written here first, once, and delivered later."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, fields, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
@@ -11,10 +11,8 @@ from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import to_arrow_schema
 
 from streaming_pipeline import tables
+from streaming_pipeline.alerts.rules import LONGEST
 from streaming_pipeline.settings import Settings
-
-KEPT_IN_MIND = timedelta(days=30)
-"""Alerts older than that are read only while they wait. No cooldown may be longer."""
 
 
 @dataclass(frozen=True)
@@ -63,11 +61,15 @@ _CHANGES = ("status", "attempts", "next_attempt_at", "sent_at", "recipients", "m
 
 
 def load(spark: SparkSession, settings: Settings, now: datetime) -> list[Alert]:
-    """All alerts that wait, and those of the last 30 days, oldest first."""
-    rows = spark.table(settings.table("alert_outbox")).where(
-        (F.col("status") == "PENDING") | (F.col("created_at") > F.lit(now - KEPT_IN_MIND))
-    )
-    return sorted((_alert(row.asDict()) for row in rows.collect()), key=lambda alert: (alert.created_at, alert.alert_id))
+    """All alerts that wait, and those of the last 30 days, which is as long as a cooldown can be; oldest first."""
+    is_recent = F.coalesce("sent_at", "created_at") > F.lit(now - LONGEST)
+    rows = spark.table(settings.table("alert_outbox")).where((F.col("status") == "PENDING") | is_recent)
+    return sorted((_alert(row.asDict()) for row in rows.collect()), key=_order)
+
+
+def _order(alert: Alert) -> tuple:
+    """A run may derive the begin, the end and the begin again of one thing."""
+    return alert.created_at, alert.found_at or alert.created_at, alert.is_recovery, alert.alert_id
 
 
 def add(spark: SparkSession, settings: Settings, alerts: Collection[Alert]) -> None:
@@ -95,17 +97,8 @@ def update(spark: SparkSession, settings: Settings, alerts: Collection[Alert]) -
 def resend(spark: SparkSession, settings: Settings) -> int:
     """Let the DEAD alerts be tried again by the next run; returns how many there are."""
     tables.create_missing(spark, settings, [tables.ALERT_OUTBOX])
-    now = datetime.now(UTC)
-    rows = spark.table(settings.table("alert_outbox")).where("status = 'DEAD'").collect()
-    again = [replace(_alert(row.asDict()), status="PENDING", attempts=0, next_attempt_at=now, message_id=None) for row in rows]
-    update(spark, settings, again)
-    return len(again)
-
-
-def silences(spark: SparkSession, settings: Settings, now: datetime) -> dict[str, datetime]:
-    """Rule → until when it is silent, of those that are."""
-    rows = spark.table(settings.table("alert_silences")).groupBy("rule").agg(F.max_by("until", "created_at").alias("until"))
-    return {row["rule"]: row["until"].astimezone(UTC) for row in rows.collect() if row["until"].astimezone(UTC) > now}
+    again = "status = 'PENDING', attempts = 0, next_attempt_at = current_timestamp()"
+    return spark.sql(f"UPDATE {settings.table('alert_outbox')} SET {again} WHERE status = 'DEAD'").first()["num_affected_rows"]
 
 
 def _alert(held: dict[str, Any]) -> Alert:
@@ -117,8 +110,3 @@ def _alert(held: dict[str, Any]) -> Alert:
 
 def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
-
-
-def newest_look(alerts: Iterable[Alert]) -> datetime | None:
-    """Up to where the looks' findings have become alerts, as far as these tell."""
-    return max((alert.found_at for alert in alerts if alert.found_at), default=None)

@@ -3,10 +3,10 @@
 import re
 from dataclasses import dataclass
 from datetime import timedelta
-from email.headerregistry import Address
 from pathlib import Path
 from typing import Any
 
+from streaming_pipeline.alerts.addresses import address_problem
 from streaming_pipeline.alerts.findings import KINDS, SEVERITIES
 from streaming_pipeline.config_files import Checker, parse_yaml, read_text
 from streaming_pipeline.errors import UsageError
@@ -141,24 +141,4 @@ def _addresses(check: Checker, value: Any, key: str) -> tuple[str, ...]:
     for text in found:
         if problem := address_problem(text):
             check.fail(key, problem)
-    return found
-
-
-def address_problem(text: str) -> str | None:
-    """What is wrong with an e-mail address, if anything is."""
-    try:
-        address = Address(addr_spec=text)
-        if address.username and re.fullmatch(r"[A-Za-z0-9.-]+", address.domain) and text.isascii() and text.isprintable():
-            return None
-    except (ValueError, IndexError, LookupError):  # the parser of the standard library has more than one way to stumble
-        pass
-    return f"{text!r} is not an e-mail address such as team@example.com"
-
-
-def split_addresses(setting: str, text: str) -> tuple[str, ...]:
-    """Addresses separated by commas; raises `UsageError` naming the setting."""
-    found = tuple(part.strip() for part in text.split(",") if part.strip())
-    for one in found:
-        if problem := address_problem(one):
-            raise UsageError(f"{setting}: {problem}.")
     return found

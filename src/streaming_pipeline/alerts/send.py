@@ -1,7 +1,7 @@
 """Task 05: findings become alerts in `alert_outbox`, and what is due is sent."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -12,17 +12,16 @@ from pyspark.sql import SparkSession
 
 from streaming_pipeline import tables
 from streaming_pipeline.alerts import outbox, webhook
-from streaming_pipeline.alerts.deliver import PATIENCE, Journal, Message, Outcome, deliver, plan
+from streaming_pipeline.alerts.deliver import PATIENCE, Journal, Message, Outcome, Plan, Temporary, deliver, plan
 from streaming_pipeline.alerts.derive import Occasion, derive, still_open
 from streaming_pipeline.alerts.findings import failed_tasks, job_failure, read_looks
 from streaming_pipeline.alerts.mail import compose, webhook_text
 from streaming_pipeline.alerts.outbox import Alert
-from streaming_pipeline.alerts.rules import WITHOUT_FILE, load_rules
+from streaming_pipeline.alerts.rules import LONGEST, WITHOUT_FILE, load_rules
+from streaming_pipeline.alerts.silence import silences
 from streaming_pipeline.alerts.smtp import TIMEOUT_SECONDS, MailServer, SmtpSettings
 from streaming_pipeline.errors import PipelineError, UsageError
 from streaming_pipeline.settings import Settings
-
-_SETTING = {"email": "SMTP_HOST", "webhook": webhook.SETTING}
 
 
 @dataclass(frozen=True)
@@ -69,31 +68,32 @@ def send_alerts(
     tables.create_missing(spark, settings, [tables.ALERT_OUTBOX, tables.ALERT_SILENCES])
     folder = Path(settings.runs_dir, "alerts", settings.schema)
     journal, cursor = Journal(folder / "sent"), folder / "derived_until"
-    known = _settle(spark, settings, outbox.load(spark, settings, now), journal)
+    known, begun = _settle(spark, settings, outbox.load(spark, settings, now), journal)
 
     problems: list[str] = []
     rules, secrets, looks = WITHOUT_FILE, {}, []
     try:
         secrets = read_secrets()
         rules = load_rules(settings.alert_rules_path)
-        after = _read_cursor(cursor) or outbox.newest_look(known) or now - outbox.KEPT_IN_MIND
         is_drift_open = any("drift" in alert.anomaly_type for alert in still_open(known))
-        looks = read_looks(spark, settings, after, {rule.finding for rule in rules.rules}, is_drift_open)
+        kinds = {rule.finding for rule in rules.rules}
+        looks = read_looks(spark, settings, _read_cursor(cursor) or now - LONGEST, kinds, is_drift_open)
     except UsageError as error:
         problems.append(f"{error} Until it is right, nothing but a failed run is told.")
     failed = failed_tasks(states)
     failure = job_failure(failed, settings, now) if failed else None
-    occasion = Occasion(settings.run_id, link, _channels(secrets), now)
-    new = derive(looks, failure, bool(states) and not failed, rules, known, occasion)
+    channels = tuple(name for name, channel in CHANNELS.items() if channel.is_there(secrets))
+    new = derive(looks, failure, bool(states) and not failed, rules, known, Occasion(settings.run_id, link, channels, now))
 
-    is_anything_waiting = any(alert.status == "PENDING" for alert in (*known, *new))
-    planned = plan([*known, *new], rules, outbox.silences(spark, settings, now) if is_anything_waiting else {}, now)
-    decided = {alert.alert_id: alert for alert in planned.alerts}
+    # Without rules nobody can say what may be told by now, but for what holds without them.
+    candidates = [alert for alert in (*known, *new) if rules is not WITHOUT_FILE or alert.anomaly_type == "job_failed"]
+    is_any_waiting = any(alert.status == "PENDING" for alert in candidates)
+    planned = plan(candidates, rules, silences(spark, settings, now) if is_any_waiting else {}, now, begun)
+    decided = {alert.alert_id: alert for alert in (*planned.muted, *planned.held)}
     new = [decided.get(alert.alert_id, alert) for alert in new]
     outbox.add(spark, settings, new)
     if looks:
         _write_cursor(cursor, looks[-1][0].run_time)
-    outbox.update(spark, settings, [decided[alert.alert_id] for alert in known if decided.get(alert.alert_id, alert) != alert])
 
     outcome = Outcome()
     with ExitStack() as until_sent:
@@ -101,29 +101,37 @@ def send_alerts(
         try:
             deliver(planned.messages, senders, journal, outcome, patience)
         finally:
-            outbox.update(spark, settings, list(outcome.alerts.values()))
-            journal.forget({alert.message_id for alert in outcome.of("SENT")})
-    problems += [str(error) for error in outcome.wrong.values()]
-    dead = outcome.of("DEAD")
-    if dead:
+            changed = {alert.alert_id: alert for alert in known if decided.get(alert.alert_id, alert) != alert}
+            outbox.update(spark, settings, [*(decided[alert_id] for alert_id in changed), *outcome.alerts.values()])
+            for message in planned.messages:
+                if all(outcome.is_final(alert) for alert in message.alerts):
+                    journal.forget(message.message_id)
+    for alert in new:
+        print(f"{alert.severity.upper()} {alert.anomaly_type}: {alert.message}")
+    return _summary(new, planned, outcome, senders, failed, problems)
+
+
+def _summary(
+    new: list[Alert], planned: Plan, outcome: Outcome, senders: Collection[str], failed: tuple[str, ...], problems: list[str]
+) -> Sending:
+    problems = [*problems, *(str(error) for error in outcome.wrong.values())]
+    if dead := outcome.of("DEAD"):
         number = "1 alert" if len(dead) == 1 else f"{len(dead):,} alerts"
         reasons = "; ".join(reason for reason, _ in Counter(alert.reason for alert in dead).most_common(3))
         problems.append(
             f"{number} could not be delivered: DEAD in alert_outbox ({reasons}). Mend that, then `streaming-pipeline resend`, or the job "
             "resend_alerts."
         )
-    for alert in new:
-        print(f"{alert.severity.upper()} {alert.anomaly_type}: {alert.message}")
     waiting = [outcome.alerts.get(alert.alert_id, alert) for message in planned.messages for alert in message.alerts]
     waiting = [alert for alert in waiting if alert.status == "PENDING"]
     counts = {
         "sent": len(outcome.of("SENT")),
-        "muted": len(planned.muted) + sum(alert.status == "MUTED" for alert in new if alert not in planned.muted),
+        "muted": len({alert.alert_id for alert in (*planned.muted, *new) if alert.status == "MUTED"}),
         "dead": len(dead),
         "held by their cooldown": len(planned.held),
         "waiting": len(waiting),
     }
-    why = (alert.reason if alert.channel in senders else f"{_SETTING[alert.channel]} is not set" for alert in waiting)
+    why = (alert.reason if alert.channel in senders else f"{CHANNELS[alert.channel].setting} is not set" for alert in waiting)
     return Sending(tuple(new), counts, tuple(dict.fromkeys(filter(None, why)))[:3], failed, tuple(problems))
 
 
@@ -142,35 +150,48 @@ def fail_if_something_is_wrong(sending: Sending) -> None:
         raise PipelineError(" ".join(said))
 
 
-def _channels(secrets: Mapping[str, str]) -> tuple[str, ...]:
-    """The channels of which there is any setting, be it right or wrong."""
-    there = {key for key, text in secrets.items() if text.strip()}
-    prefixes = {"email": "SMTP_", "webhook": webhook.SETTING}
-    return tuple(name for name, prefix in prefixes.items() if any(key.startswith(prefix) for key in there))
+@dataclass(frozen=True)
+class Channel:
+    """A way to tell people: the setting without which it is not there, and what its settings begin with."""
+
+    setting: str
+    prefix: str
+
+    def is_there(self, secrets: Mapping[str, str]) -> bool:
+        """Whether there is any setting of it, be it right or wrong."""
+        return any(key.startswith(self.prefix) and text.strip() for key, text in secrets.items())
+
+
+CHANNELS = {"email": Channel("SMTP_HOST", "SMTP_"), "webhook": Channel(webhook.SETTING, webhook.SETTING)}
 
 
 def _senders(
     secrets: Mapping[str, str], schema: str, timeout_seconds: float, until_sent: ExitStack, problems: list[str]
 ) -> dict[str, Callable[[Message], str | None]]:
-    """What sends the messages of each channel that is set up; what is wrong with the settings of one goes to `problems`."""
+    """What sends the messages of each channel that is there; what is wrong with the settings of one goes to `problems`."""
+
+    def mail() -> Callable[[Message], str | None]:
+        server = MailServer(SmtpSettings.from_secrets(secrets), timeout_seconds)
+        return partial(_mail, until_sent.enter_context(server), schema)
+
+    def post() -> Callable[[Message], str | None]:
+        return partial(_post, webhook.check_url(secrets[webhook.SETTING]), schema)
+
     senders = {}
-    try:
-        if smtp := SmtpSettings.from_secrets(secrets):
-            senders["email"] = partial(_mail, until_sent.enter_context(MailServer(smtp, timeout_seconds)), schema)
-    except UsageError as error:
-        problems.append(str(error))
-    try:
-        if url := secrets.get(webhook.SETTING):
-            senders["webhook"] = partial(_post, webhook.check_url(url), schema)
-    except UsageError as error:
-        problems.append(str(error))
+    for name, make in (("email", mail), ("webhook", post)):
+        if CHANNELS[name].is_there(secrets):
+            try:
+                senders[name] = make()
+            except UsageError as error:
+                problems.append(str(error))
     return senders
 
 
 def _mail(server: MailServer, schema: str, message: Message) -> str | None:
     recipients = message.recipients or server.settings.recipients
     if not recipients:
-        raise UsageError("SMTP_TO is not set, and the rule names no recipients: say who gets the mails.")
+        # Others have recipients of their own, and need not wait.
+        raise Temporary("SMTP_TO is not set, and the rule names no recipients: say who gets the mails")
     return server.send(compose(message.message_id, message.alerts, server.settings.sender, recipients, schema), recipients)
 
 
@@ -178,18 +199,21 @@ def _post(url: str, schema: str, message: Message) -> None:
     webhook.post(url, webhook_text(message.alerts, schema))
 
 
-def _settle(spark: SparkSession, settings: Settings, known: list[Alert], journal: Journal) -> list[Alert]:
-    """Take down what a run that was killed had sent."""
-    if not (sent := journal.read()):
-        return known
-    settled = {
-        alert.alert_id: replace(alert, status="SENT", sent_at=sent[alert.message_id], attempts=alert.attempts + 1)
-        for alert in known
-        if alert.status == "PENDING" and alert.message_id in sent
-    }
+def _settle(
+    spark: SparkSession, settings: Settings, known: list[Alert], journal: Journal
+) -> tuple[list[Alert], Mapping[str, Collection[str]]]:
+    """Take down what a run that was killed had sent; returns the alerts as they are now, and the messages that may have been taken."""
+    begun, sent = journal.read()
+    message_of = {alert_id: message_id for message_id, ids in sent.items() for alert_id in ids}
+    settled = {}
+    for alert in known:
+        if alert.status == "PENDING" and (message_id := message_of.get(alert.alert_id)):
+            done = {"status": "SENT", "sent_at": datetime.now(UTC), "message_id": message_id}
+            settled[alert.alert_id] = replace(alert, attempts=alert.attempts + 1, **done)
     outbox.update(spark, settings, list(settled.values()))
-    journal.forget(sent)
-    return [settled.get(alert.alert_id, alert) for alert in known]
+    for message_id in sent:
+        journal.forget(message_id)
+    return [settled.get(alert.alert_id, alert) for alert in known], begun
 
 
 def _read_cursor(file: Path) -> datetime | None:

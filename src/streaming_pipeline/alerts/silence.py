@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
 
 from streaming_pipeline import tables
 from streaming_pipeline.alerts.rules import load_rules, parse_duration
@@ -31,6 +32,12 @@ def parse_for(text: str) -> timedelta:
         return parse_duration(text)
     except ValueError as error:
         raise UsageError(f"Parameter 'duration': {error}.") from None
+
+
+def silences(spark: SparkSession, settings: Settings, now: datetime) -> dict[str, datetime]:
+    """Rule → until when it is silent, of those that are."""
+    rows = spark.table(settings.table("alert_silences")).groupBy("rule").agg(F.max_by("until", "created_at").alias("until"))
+    return {row["rule"]: row["until"].astimezone(UTC) for row in rows.collect() if row["until"].astimezone(UTC) > now}
 
 
 def silence(spark: SparkSession, settings: Settings, rule: str, duration: timedelta) -> Silence:

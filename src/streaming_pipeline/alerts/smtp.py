@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from email.message import EmailMessage
 
+from streaming_pipeline.alerts.addresses import split_addresses
 from streaming_pipeline.alerts.deliver import Refused, Temporary
-from streaming_pipeline.alerts.rules import split_addresses
 from streaming_pipeline.errors import PipelineError, UsageError
 
 TIMEOUT_SECONDS = 20.0
@@ -83,29 +83,17 @@ class MailServer:
     def send(self, mail: EmailMessage, recipients: tuple[str, ...]) -> str | None:
         """Hand a mail over; returns a remark if the server refused it for some recipients for good.
 
-        Raises `Temporary` and `Refused`, and `UsageError` where a setting is wrong.
+        Raises `Temporary` and `Refused`, and `PipelineError` where a setting is wrong.
         """
-        server = self._connected()
+        if self._server is None:
+            self._server = self._connect()
         try:
-            refused = server.send_message(mail, self.settings.sender, list(recipients))
-        except smtplib.SMTPRecipientsRefused as error:
-            self._reset()
-            return self._refused(error.recipients, recipients)
-        except smtplib.SMTPSenderRefused as error:
-            self._reset()
-            if error.smtp_code < 500:
-                raise Temporary(f"the server says {_said(error)}") from None
-            raise UsageError(f"SMTP_FROM {self.settings.sender} is refused by {self.settings.place}: {_said(error)}.") from None
-        except smtplib.SMTPResponseException as error:
-            self._reset()
-            if error.smtp_code < 500:
-                raise Temporary(f"the server says {_said(error)}") from None
-            raise Refused(f"the server says {_said(error)}") from None
+            refused = self._server.send_message(mail, self.settings.sender, list(recipients))
         except (smtplib.SMTPException, OSError) as error:
-            # It may have been taken: the answer is what is missing.
+            # The next mail goes by a new connection, whatever state this one is in.
             self.close()
-            raise Temporary(f"{self.settings.place} went away ({_short(error)})", is_unclear=True) from None
-        return self._refused(refused, recipients) if refused else None
+            raise self._failure(error, recipients) from None
+        return self._remark(refused, recipients) if refused else None
 
     def close(self) -> None:
         """Say good-bye, if there is a connection."""
@@ -116,21 +104,31 @@ class MailServer:
             except (smtplib.SMTPException, OSError):
                 server.close()
 
-    def _refused(self, refused: Mapping[str, tuple[int, bytes]], recipients: tuple[str, ...]) -> str:
-        """Some or all recipients were refused: raise, or say which will never get it."""
-        told = {address: f"{address}: {code} {_text(text)}" for address, (code, text) in refused.items()}
-        later = [address for address, (code, _) in refused.items() if code < 500]
-        if later:
-            is_for_some = len(later) < len(recipients)
-            raise Temporary(f"refused for now: {'; '.join(told.values())}", left=later if is_for_some else ())
-        if len(refused) == len(recipients):
-            raise Refused(f"refused: {'; '.join(told.values())}")
-        return f"refused for {'; '.join(told.values())}"
+    def _failure(self, error: Exception, recipients: tuple[str, ...]) -> Exception:
+        """What it means that a mail was not taken."""
+        match error:
+            case smtplib.SMTPRecipientsRefused():
+                told = _told(error.recipients)
+                # Nobody got it. Who was not asked any more, since the server hung up, is not refused.
+                later = [address for address in recipients if error.recipients.get(address, (450,))[0] < 500]
+                if later:
+                    return Temporary(f"refused for now: {told}", left=later if len(later) < len(recipients) else ())
+                return Refused(f"refused: {told}")
+            case smtplib.SMTPSenderRefused() if error.smtp_code >= 500:
+                return UsageError(f"SMTP_FROM {self.settings.sender} is refused by {self.settings.place}: {_said(error)}.")
+            case smtplib.SMTPResponseException() if error.smtp_code >= 500:
+                return Refused(f"the server says {_said(error)}")
+            case smtplib.SMTPResponseException():
+                return Temporary(f"the server says {_said(error)}")
+        # It may have been taken: the answer is what is missing.
+        return Temporary(f"{self.settings.place} went away ({_short(error)})", is_unclear=True)
 
-    def _connected(self) -> smtplib.SMTP:
-        if self._server is None:
-            self._server = self._connect()
-        return self._server
+    def _remark(self, refused: Mapping[str, tuple[int, bytes]], recipients: tuple[str, ...]) -> str:
+        """Some got it and some did not: say so, or raise where it is only for now."""
+        later = [address for address in recipients if address in refused and refused[address][0] < 500]
+        if later:
+            raise Temporary(f"refused for now: {_told(refused)}", left=later)
+        return f"refused for {_told(refused)}"
 
     def _connect(self) -> smtplib.SMTP:
         ours = self.settings
@@ -149,13 +147,6 @@ class MailServer:
             if server is not None:
                 server.close()
             raise _translated(error, ours) from None
-
-    def _reset(self) -> None:
-        """After an answer that the mail was not taken; the connection can go on."""
-        try:
-            self._connected().rset()
-        except (smtplib.SMTPException, OSError, Temporary):
-            self.close()
 
 
 def _translated(error: BaseException, ours: SmtpSettings) -> BaseException:
@@ -181,7 +172,7 @@ def _translated(error: BaseException, ours: SmtpSettings) -> BaseException:
         case socket.gaierror():
             return Temporary(f"{ours.place}: this host name is not known", is_connection=True)
         case TimeoutError():
-            return Temporary(f"{ours.place} does not answer; a server of TLS from the start is silent to STARTTLS", is_connection=True)
+            return Temporary(f"{ours.place} does not answer; if it expects TLS from the start, set SMTP_SECURITY=TLS", is_connection=True)
         case smtplib.SMTPException() | OSError():
             return Temporary(f"{ours.place} cannot be reached ({_short(error)})", is_connection=True)
     return error
@@ -193,6 +184,10 @@ def _context(ca_location: str | None) -> ssl.SSLContext:
     except OSError as error:
         said = error.strerror or error.reason if isinstance(error, ssl.SSLError) else error.strerror
         raise PipelineError(f"SMTP_SSL_CA_LOCATION={ca_location} cannot be used ({said}): give a PEM file (BEGIN CERTIFICATE).") from None
+
+
+def _told(refused: Mapping[str, tuple[int, bytes]]) -> str:
+    return "; ".join(f"{address}: {code} {_text(text)}" for address, (code, text) in refused.items())
 
 
 def _said(error: smtplib.SMTPResponseException) -> str:

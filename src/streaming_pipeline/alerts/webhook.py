@@ -11,6 +11,7 @@ from streaming_pipeline.errors import UsageError
 
 SETTING = "ALERT_WEBHOOK_URL"
 TIMEOUT_SECONDS = 20.0
+_WRONG_URL = (401, 403, 404, 410)
 _HERE = ("localhost", "127.0.0.1", "::1")
 
 
@@ -22,7 +23,8 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 
 
 def check_url(url: str) -> str:
-    """The URL, if it can be one. Its text is a secret and stands in no message. Raises `UsageError`."""
+    """The URL, without space around it, if it can be one. Its text is a secret and stands in no message. Raises `UsageError`."""
+    url = url.strip()
     try:
         parts = urllib.parse.urlsplit(url)
         is_usable = parts.hostname and (parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in _HERE))
@@ -35,7 +37,8 @@ def check_url(url: str) -> str:
 
 
 def post(url: str, text: str) -> None:
-    """Post one message. Raises `Temporary` for 429, 5xx and silence, `Refused` for any other answer but 2xx."""
+    """Post one message. Raises `Temporary` for 429, 5xx and silence, `UsageError` where the URL is no webhook (any more), and `Refused`
+    for any other answer but 2xx."""
     body = json.dumps({"text": text}).encode()
     request = urllib.request.Request(url, body, {"Content-Type": "application/json"}, method="POST")
     try:
@@ -45,7 +48,9 @@ def post(url: str, text: str) -> None:
         error.close()
         if error.code == 429 or error.code >= 500:
             raise Temporary(f"the webhook answers {error.code}") from None
-        raise Refused(f"the webhook answers {error.code}: check {SETTING}") from None
+        if error.code in _WRONG_URL:
+            raise UsageError(f"{SETTING} is refused ({error.code}): make a new webhook, or correct it.") from None
+        raise Refused(f"the webhook answers {error.code}") from None
     except urllib.error.URLError as error:
         reason = getattr(error.reason, "strerror", None) or type(error.reason).__name__
         raise Temporary(f"the webhook cannot be reached ({reason})", is_connection=True) from None

@@ -11,6 +11,7 @@ MOST_LOOKS = 60
 ENOUGH_LOOKS = 10
 """With fewer looks before it nothing is usual yet."""
 MIN_RECORDS = 100
+_SIMILAR = 3
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Figure:
     difference: float
     factor: float = 1.0
     is_share: bool = True
-    """Per cent of the look's records, which chance alone moves."""
+    """Per cent of some records, which chance alone moves."""
 
 
 FIGURES = {
@@ -45,14 +46,27 @@ class Worse:
     score: float
 
 
-def judge_figures(figures: Mapping[str, float], records: int, history: Sequence[Mapping[str, float]]) -> list[Worse]:
-    """Figures of a look at so many records against those of earlier looks, the newest of which are judged by."""
+@dataclass(frozen=True)
+class Figures:
+    """The figures of a look, by name, and of how many records each is."""
+
+    values: Mapping[str, float]
+    records: Mapping[str, int]
+
+
+def judge_figures(now: Figures, history: Sequence[Figures]) -> list[Worse]:
+    """Figures of a look against those of earlier looks, the newest first.
+
+    A rate is held against looks at about as many records alone: of a few, most of the time is what any run takes.
+    """
     found = []
     for name, figure in FIGURES.items():
-        past = np.array([one[name] for one in history[:MOST_LOOKS] if one.get(name) is not None])
-        if name not in figures or records < MIN_RECORDS or len(past) < ENOUGH_LOOKS:
+        records = now.records.get(name, 0)
+        like = (one for one in history[:MOST_LOOKS] if name in one.values and _is_like(figure, one.records[name], records))
+        past = np.array([one.values[name] for one in like])
+        if records < MIN_RECORDS or len(past) < ENOUGH_LOOKS:
             continue
-        observed, usual = figures[name], float(np.median(past))
+        observed, usual = now.values[name], float(np.median(past))
         if figure.is_share:
             scale = median_abs_deviation(past, scale="normal")
             share = min(max(usual / 100, 1 / records), 1 - 1 / records)
@@ -67,6 +81,10 @@ def judge_figures(figures: Mapping[str, float], records: int, history: Sequence[
         if score >= THRESHOLD and high - low >= figure.difference and high >= figure.factor * low:
             found.append(Worse(name, observed, usual, float(score)))
     return found
+
+
+def _is_like(figure: Figure, records: int, records_now: int) -> bool:
+    return figure.is_share or records_now / _SIMILAR <= records <= records_now * _SIMILAR
 
 
 def _logarithm(values: np.ndarray | float) -> np.ndarray:

@@ -97,7 +97,7 @@ def detect(
     anomalies += values.strange_minutes(counted, fences, shape) if fences and not made else []
     outside = values.outside(spark, new, fences, contract, shape) if fences else None
     judged = _judge_drift(state, baseline, profiles, closed_before) if baseline else []
-    scored = judge_scores(spark, settings, contract, state.scores) if new is not None else Scored(0, 0, [])
+    scored = judge_scores(spark, settings, contract, state.scores, now) if new is not None else Scored(0, 0, [])
     judged += scored.judged
     unknown = schema.unknown_fields(bronze) if bronze is not None else []
     if bronze is not None:

@@ -88,7 +88,7 @@ def _kind(one: Drift) -> str:
     return "drift" if one.table_name == SILVER else "concept_drift"
 
 
-def write_worse(spark: SparkSession, settings: Settings, look: Look, worse: Sequence[Worse], began: datetime | None) -> None:
+def write_worse(spark: SparkSession, settings: Settings, look: Look, worse: Sequence[Worse], began: datetime) -> None:
     """Write the figures of the pipeline that are worse than usual in this look, which tells of what came since `began`."""
     rows = [
         {
@@ -98,7 +98,7 @@ def write_worse(spark: SparkSession, settings: Settings, look: Look, worse: Sequ
             "series": one.name,
             "slice": ALL,
             "event_time": look.now,
-            "window_start": began or look.now,
+            "window_start": began,
             "window_end": look.now,
             "observed": one.observed,
             "expected": one.usual,

@@ -8,10 +8,11 @@ from pyspark.sql import functions as F
 
 from streaming_pipeline import kafka, tables
 from streaming_pipeline.contract import load_contract
+from streaming_pipeline.detectors import DETECTORS
 from streaming_pipeline.errors import PipelineError
 from streaming_pipeline.monitoring import conservation
 from streaming_pipeline.monitoring.conservation import Conservation, Offsets
-from streaming_pipeline.monitoring.degradation import MOST_LOOKS, judge_figures
+from streaming_pipeline.monitoring.degradation import MOST_LOOKS, Figures, judge_figures
 from streaming_pipeline.monitoring.detection import Detection, detect
 from streaming_pipeline.monitoring.findings import Look, write_worse
 from streaming_pipeline.monitoring.freshness import Freshness, freshness, health
@@ -42,6 +43,7 @@ class MonitorLog:
     kafka_lag_records: int | None
     findings: dict[str, int]
     figures: dict[str, float]
+    figures_of: dict[str, int]
     status: str
     status_reason: str | None
     totals: dict[str, int]
@@ -115,9 +117,9 @@ def monitor_silver_events(spark: SparkSession, settings: Settings) -> MonitorLog
     before = last["totals"] if last else {}
     more = {name: max(0, rows - before.get(name, 0)) for name, rows in totals.items()}  # fewer, where rows were deleted
     lateness = seen.lateness_seconds or (None, None, None)
-    figures = _figures(spark, settings, seen, more, detection) if seen.records else {}
-    worse = judge_figures(figures, seen.records, [row["figures"] for row in earlier if row["figures"]])
-    write_worse(spark, settings, Look(look, settings.run_id, now, settings.window_minutes), worse, _utc(last["run_time"]) if last else None)
+    figures = _figures(spark, settings, seen, more, detection)
+    worse = judge_figures(figures, [Figures(row["figures"], row["figures_of"]) for row in earlier if row["figures"]])
+    write_worse(spark, settings, Look(look, settings.run_id, now, settings.window_minutes), worse, _utc(last["run_time"]) if last else now)
     row = MonitorLog(
         run_time=run_time,
         look=look,
@@ -138,7 +140,8 @@ def monitor_silver_events(spark: SparkSession, settings: Settings) -> MonitorLog
         unknown_fields=detection.unknown_fields,
         kafka_lag_records=lag,
         findings={**detection.findings, **({"degradation": len(worse)} if worse else {})},
-        figures=figures,
+        figures=dict(figures.values),
+        figures_of=dict(figures.records),
         status=status,
         status_reason=reason,
         totals=totals,
@@ -155,24 +158,26 @@ def _newest_looks(spark: SparkSession, settings: Settings, most: int) -> list[Ro
     return rows.orderBy(F.col("run_time").desc()).limit(most).collect()
 
 
-def _figures(spark: SparkSession, settings: Settings, seen: Freshness, more: dict[str, int], detection: Detection) -> dict[str, float]:
+def _figures(spark: SparkSession, settings: Settings, seen: Freshness, more: dict[str, int], detection: Detection) -> Figures:
     """What is held against earlier looks: see `degradation.FIGURES`."""
-    outliers = detection.findings.get("outlier", 0)
-    figures = {
-        "silver_yield_pct": 100 * seen.records / (seen.records + more["quarantined_events"]),
-        "late_pct": 100 * seen.late_events / seen.records,
-        "lateness_p95_seconds": seen.lateness_seconds[1],
-        "outlier_pct": 100 * outliers / seen.records,
+    if not seen.records:
+        return Figures({}, {})
+    taken = seen.records + more["quarantined_events"]
+    found = {
+        "silver_yield_pct": (100 * seen.records / taken, taken),
+        "late_pct": (100 * seen.late_events / seen.records, seen.records),
+        "lateness_p95_seconds": (seen.lateness_seconds[1], seen.records),
+        "outlier_pct": (100 * detection.findings.get("outlier", 0) / (len(DETECTORS) * seen.records), seen.records),
     }
     if detection.scored:
-        figures["flag_rate_pct"] = 100 * detection.flagged / detection.scored
+        found["flag_rate_pct"] = (100 * detection.flagged / detection.scored, detection.scored)
     if spark.catalog.tableExists(settings.table("benchmark_logs")):
         is_mine = (F.col("run_id") == settings.run_id) & (F.col("task") == "silver_write")
         steps = spark.table(settings.table("benchmark_logs")).where(is_mine)
         records, seconds = steps.agg(F.sum("records"), F.sum("elapsed_seconds")).first()
         if records and seconds:
-            figures["silver_records_per_second"] = records / seconds
-    return figures
+            found["silver_records_per_second"] = (records / seconds, records)
+    return Figures({name: value for name, (value, _) in found.items()}, {name: records for name, (_, records) in found.items()})
 
 
 def _new_rows(spark: SparkSession, settings: Settings, name: str, written_at: str, last: Row | None) -> DataFrame:

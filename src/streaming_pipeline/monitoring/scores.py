@@ -14,7 +14,7 @@ from streaming_pipeline.monitoring import baseline as baselines
 from streaming_pipeline.monitoring.baseline import SHARES, Baseline, lay_bins
 from streaming_pipeline.monitoring.drift import Drift, Pair, compare
 from streaming_pipeline.monitoring.profile import ALL, ColumnProfile, Shape, bin_of
-from streaming_pipeline.monitoring.windows import DAY_MINUTES, window_of
+from streaming_pipeline.monitoring.windows import DAY_MINUTES, number_of, window_of
 from streaming_pipeline.settings import Settings
 
 GOLD, COLUMN = "gold_anomaly_predictions", "anomaly_score"
@@ -65,8 +65,9 @@ def named(model_name: str, version: str) -> str:
     return f"{model_name}/{version}"
 
 
-def judge_scores(spark: SparkSession, settings: Settings, contract: Contract, state: Scores) -> Scored:
-    """Read what was scored since the last look, and judge the days that are over: those before the newest day with scores."""
+def judge_scores(spark: SparkSession, settings: Settings, contract: Contract, state: Scores, now: datetime) -> Scored:
+    """Read what was scored since the last look, and judge the days that are over: those before today, and before the newest day with
+    scores."""
     if not spark.catalog.tableExists(settings.table(GOLD)):
         return Scored(0, 0, [])
     held = {one.name: one for one in baselines.newest_few(spark, settings, GOLD, _KEPT)}
@@ -81,6 +82,7 @@ def judge_scores(spark: SparkSession, settings: Settings, contract: Contract, st
     over: dict[tuple[str, int], Summary] = {}
     if state.open:
         oldest, newest = (choose(day for _, day in state.open) for choose in (min, max))
+        newest = min(newest, number_of(now, DAY_MINUTES))  # a source may date events ahead
         if state.next_day is None:
             # The stream began somewhere within its first day: such a part of a day is not like others.
             state.next_day = oldest + 1
@@ -89,7 +91,7 @@ def judge_scores(spark: SparkSession, settings: Settings, contract: Contract, st
         state.open = {key: summary for key, summary in state.open.items() if key[1] >= newest}
     pairs = [_pair(held[model], day, summary) for (model, day), summary in sorted(over.items()) if model in held]
     flagged = sum(row["flagged"] for row in rows)
-    return Scored(sum(row["records"] for row in rows), flagged, [one for one in compare(pairs) if one.metric != "null_pct_change"])
+    return Scored(sum(row["records"] for row in rows), flagged, compare(pairs))
 
 
 def counts(gold: DataFrame, contract: Contract, held: dict[str, Baseline]) -> DataFrame:
