@@ -2,8 +2,10 @@
 
 import http.server
 import json
+import random
 import socket
 import threading
+from collections import Counter
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -72,6 +74,8 @@ RULE = "rules:\n  - {name: a, finding: drift"
         (f"{RULE}, channels: [sms]}}", "rule a.channels: 'sms' is not one of email, webhook"),
         (f"{RULE}, subjects: value}}", "rule a.subjects: must be a list of texts"),
         (f"{RULE}, recipients: ['me']}}", "rule a.recipients: 'me' is not an e-mail address"),
+        (f"{RULE}, recipients: ['<team@example.com>']}}", "is not an e-mail address such as team@example.com"),
+        (f"{RULE}, recipients: ['a@b.c.', '(x)a@b.c']}}", "'a@b.c.' is not an e-mail address"),
         ("rules: []\nrecipients: ['a@b.c, d@e.f']", "recipients: 'a@b.c, d@e.f' is not an e-mail address"),
         ('rules: []\nrecipients: ["a@b.c\\nBcc: x@y.z"]', "is not an e-mail address"),
         (f"{RULE}}}\n  - {{name: a, finding: spike}}", "rules: the name 'a' stands there twice"),
@@ -162,6 +166,23 @@ def test_what_was_found_and_is_over_in_the_newest_window_ends():
     ended = replace(finding("drift", number=2), is_ongoing=False)
     alerts = derived([(look(2, ("drift", "value")), [ended])], known=first)
     assert [(one.is_recovery, one.is_ongoing) for one in alerts] == [(False, False), (True, False)]
+
+
+def test_what_goes_on_is_not_over_though_no_rule_wants_to_hear_of_it_any_more():
+    rules = parse_rules("rules:\n  - {name: a, finding: drift, at_least: critical, channels: [email, email]}")
+    first = derived([(look(1), [finding("drift", severity="critical")])], rules)
+    assert len(first) == 1
+    assert derived([(look(2, ("drift", "value")), [finding("drift", severity="warning", number=2)])], rules, first) == []
+    assert derived([(look(2, ("drift", "value")), [])], rules, first)[0].is_recovery
+
+
+def test_something_old_that_comes_to_light_does_not_hide_what_goes_on():
+    first = derived([(look(1), [finding("missing_pattern", "arrivals")])])
+    old = derived([(look(2), [finding("missing_pattern", "arrivals", began=-90, ended=-80, number=2)])], known=first)
+    # No look has judged it to be over.
+    assert [one.is_recovery for one in old] == [False]
+    over = derived([(look(3, ("missing_pattern", "*")), [])], known=[*first, *old])
+    assert [one.is_recovery for one in over] == [True]
 
 
 def test_scores_are_muted_by_a_schema_break_of_their_day():
@@ -365,6 +386,70 @@ def test_the_journal_tells_what_may_have_arrived_and_what_has(tmp_path):
     assert set(Journal(tmp_path / "sent").read()[0]) == set(ids[:2])
 
 
+def test_a_folder_that_cannot_be_written_keeps_no_mail_back(tmp_path):
+    (tmp_path / "sent").write_text("a file")
+    messages = plan([alert()], FOUR_HOURS, {}, NOON).messages
+    journal, outcome = Journal(tmp_path / "sent"), Outcome()
+    deliver(messages, {"email": Script()}, journal, outcome, timedelta())
+    assert len(outcome.of("SENT")) == 1 and "cannot be written" in journal.fault
+
+
+def test_what_nobody_foresaw_in_one_channel_keeps_nothing_from_the_other(tmp_path):
+    messages = plan([alert(), alert(channel="webhook")], FOUR_HOURS, {}, NOON).messages
+    outcome = Outcome()
+    senders = {"email": Script(UnicodeError("s3cret")), "webhook": Script()}
+    deliver(messages, senders, Journal(tmp_path / "sent"), outcome, timedelta())
+    assert [one.channel for one in outcome.of("SENT")] == ["webhook"]
+    assert outcome.wrong == {"email": "The channel email cannot be used (UnicodeError): check its settings."}
+
+
+def test_hundreds_of_looks_and_a_bad_server_lose_nothing_and_repeat_nothing(tmp_path):
+    """Whatever happens: each alert ends as told, muted or refused, each is in one mail, and an end is told of what was told alone."""
+    rng = random.Random(5)
+    rules = parse_rules("rules:\n  - {name: drift, finding: drift, cooldown: 5h}\n  - {name: spike, finding: spike}")
+    held: dict[str, Alert] = {}
+    mails: Counter[str] = Counter()
+    ids_of = {}
+
+    def send(message):
+        chance = rng.random()
+        if chance < 0.3:
+            raise Temporary("451 later")
+        if chance < 0.4:
+            raise Refused("554 no")
+        mails.update(one.alert_id for one in message.alerts)
+        ids_of[message.message_id] = message.alerts
+        return None
+
+    for number in range(1, 301):
+        now, columns = NOON + number * HOUR, [f"c{n}" for n in range(6)]
+        found = [finding("drift", column, number=number) for column in columns if rng.random() < 0.3]
+        found += [finding("spike", "arrivals", number=number)] if rng.random() < 0.1 else []
+        judged = [("drift", column) for column in columns if rng.random() < 0.9]
+        known = sorted(held.values(), key=outbox._order)
+        new = derived([(look(number, *judged), found)], rules, known, run=f"r{number}", now=now)
+        silenced = {"drift": now + HOUR} if 100 < number < 130 else {}
+        planned = plan([*known, *new], rules, silenced, now)
+        outcome = Outcome()
+        deliver(planned.messages, {"email": send}, Journal(tmp_path / "sent"), outcome, timedelta())
+        changed = {one.alert_id: one for one in (*planned.muted, *planned.held)}
+        for one in (*known, *new):
+            after = outcome.alerts.get(one.alert_id, changed.get(one.alert_id, one))
+            # The clock of the delivery is the real one.
+            sent_at = now if after.status == "SENT" and one.status != "SENT" else one.sent_at
+            held[one.alert_id] = replace(after, sent_at=sent_at, next_attempt_at=min(after.next_attempt_at, now))
+    assert len(held) > 300 and set(mails.values()) == {1}
+    assert {one.alert_id for one in held.values() if one.status == "SENT"} == set(mails)
+    assert all(one.reason for one in held.values() if one.status in ("MUTED", "DEAD"))
+    assert not [one for one in held.values() if one.status == "PENDING" and one.created_at < NOON + 290 * HOUR]
+    told: dict[str, bool] = {}
+    for one in sorted((one for one in held.values() if one.status == "SENT"), key=outbox._order):
+        if one.is_recovery:
+            assert told.pop(one.fingerprint, False), one
+        elif one.is_ongoing:
+            told[one.fingerprint] = True
+
+
 # ------------------------------------------------------------------------------------------------------------------- what they say
 
 
@@ -538,6 +623,9 @@ GOOD = {"SMTP_HOST": "mail.example.com", "SMTP_FROM": "from@example.com", "SMTP_
         ({"SMTP_TO": "a@example.com; b@example.com"}, "SMTP_TO: 'a@example.com; b@example.com' is not"),
         ({"SMTP_PORT": "smtp"}, "SMTP_PORT 'smtp' is not a port"),
         ({"SMTP_PORT": "0"}, "SMTP_PORT '0' is not a port"),
+        ({"SMTP_PORT": "9" * 5000}, "is not a port"),
+        ({"SMTP_HOST": "mail..example.com"}, "SMTP_HOST 'mail..example.com' is not a host name"),
+        ({"SMTP_USERNAME": "me", "SMTP_PASSWORD": "secret-ü"}, "SMTP_PASSWORD holds letters"),
         ({"SMTP_SECURITY": "none"}, "SMTP_SECURITY 'none' is not known: give STARTTLS or TLS"),
         ({"SMTP_USERNAME": "me"}, "SMTP_PASSWORD is not set"),
         ({"SMTP_PASSWORD": "secret"}, "SMTP_USERNAME is not set"),
@@ -598,7 +686,19 @@ def test_a_webhook_gets_json_as_slack_takes_it():
         post(url, "x")
 
 
-@pytest.mark.parametrize("url", ["", "hook", "http://example.com/s3cret", "https://", "https://a b/s3cret", "ftp://localhost/s3cret"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "hook",
+        "http://example.com/s3cret",
+        "https://",
+        "https://a b/s3cret",
+        "ftp://localhost/s3cret",
+        "https://a..b/s3cret",
+        "https://u:s3cret@b.c/",
+    ],
+)
 def test_a_webhook_that_is_no_url_is_named_without_its_text(url):
     with pytest.raises(UsageError, match="ALERT_WEBHOOK_URL is not a URL that begins with https") as caught:
         check_url(url)

@@ -5,7 +5,7 @@ about `bronze_events`.
 """
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
@@ -116,8 +116,11 @@ def _record(spark: SparkSession, settings: Settings, reason: str, status: str, l
     logged = spark.table(settings.table("monitor_logs"))
     # A run that ended between this row and its first batch finds the same loss again.
     if logged.where((F.col("table_name") == "bronze_events") & (F.col("status_reason") == reason)).isEmpty():
+        # Behind the newest row also where the clock was set back since: alerts go by it.
+        newest = logged.agg(F.max("run_time")).first()[0]
+        now = datetime.now(UTC)
         row = {
-            "run_time": datetime.now(UTC),
+            "run_time": max(now, newest.astimezone(UTC) + timedelta(milliseconds=1)) if newest else now,
             "run_id": settings.run_id,
             "table_name": "bronze_events",
             "lost_records": lost,

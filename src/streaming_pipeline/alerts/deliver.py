@@ -9,7 +9,8 @@ import json
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -30,13 +31,16 @@ _MOST_LOST_CONNECTIONS = 3
 class Temporary(Exception):
     """It was not delivered, and may be later. `is_unclear`: the server may have taken it all the same."""
 
-    def __init__(self, reason: str, *, is_unclear: bool = False, is_connection: bool = False, left: Sequence[str] = ()) -> None:
+    def __init__(
+        self, reason: str, *, is_unclear: bool = False, is_connection: bool = False, left: Sequence[str] = (), have_it: bool = False
+    ) -> None:
         super().__init__(reason)
         self.is_unclear = is_unclear
         self.is_connection = is_connection
         """Nobody answered: others would fare the same."""
         self.left = tuple(left)
-        """Recipients that did not get it, where others did; empty: all."""
+        """Recipients that are to get it yet, where others got it (`have_it`) or were refused for good; empty: all."""
+        self.have_it = have_it
 
 
 class Refused(Exception):
@@ -83,14 +87,17 @@ def plan(
     out = Plan([], [], [])
     for alert in alerts:
         key = (alert.fingerprint, alert.channel)
-        if alert.status == "SENT" and alert.sent_at:
+        if alert.sent_at and alert.status in ("SENT", "PENDING"):  # PENDING: some have it, others are to get it yet
             told[key] = alert
             if not alert.is_recovery:
                 last_sent[key] = max(alert.sent_at, last_sent.get(key, alert.sent_at))
-        elif alert.status == "PENDING" and alert.alert_id in message_of:
+        if alert.status == "PENDING" and alert.alert_id in message_of:
             bundles.setdefault((message_of[alert.alert_id],), []).append(alert)
         elif alert.status == "PENDING" and alert.rule in silences:
             out.muted.append(alert.muted(f"silence of rule {alert.rule} until {silences[alert.rule]:%Y-%m-%d %H:%M} UTC"))
+        elif alert.status == "PENDING" and alert.sent_at:
+            if alert.next_attempt_at <= now:
+                bundles.setdefault(("", alert.channel, alert.recipients), []).append(alert)
         elif alert.status == "PENDING":
             waiting.setdefault(key, []).append(alert)
     for key, of_key in waiting.items():
@@ -129,25 +136,31 @@ def _message(message_id: str, alerts: tuple[Alert, ...], now: datetime) -> Messa
 class Journal:
     """What became of messages since the table was last written: files, since a commit of the table takes half a second.
 
-    `<message>.begun` has the alerts of a message that a server may have; `<message>.sent` says that it has taken it.
+    `<message>.begun` has the alerts of a message that a server may have; `<message>.sent` says that it has taken it. A folder that
+    cannot be written keeps no mail back: `fault` says so, and the table alone knows what was sent.
     """
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
+        self.fault: str | None = None
 
     def begin(self, message: Message) -> None:
         """It is about to be handed over."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / f"{message.message_id}.begun").write_text(json.dumps([alert.alert_id for alert in message.alerts]), encoding="utf-8")
+        with self._noting_faults():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            ids = json.dumps([alert.alert_id for alert in message.alerts])
+            (self.folder / f"{message.message_id}.begun").write_text(ids, encoding="utf-8")
 
     def sent(self, message: Message) -> None:
         """The server has taken it."""
-        (self.folder / f"{message.message_id}.sent").touch()
+        with self._noting_faults():
+            (self.folder / f"{message.message_id}.sent").touch()
 
     def forget(self, message_id: str) -> None:
         """It surely was not taken, or the table knows that it was."""
-        for name in ("begun", "sent"):
-            (self.folder / f"{message_id}.{name}").unlink(missing_ok=True)
+        with self._noting_faults():
+            for name in ("begun", "sent"):
+                (self.folder / f"{message_id}.{name}").unlink(missing_ok=True)
 
     def read(self) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
         """(messages that may have been taken, messages that were), each with its alerts."""
@@ -160,13 +173,20 @@ class Journal:
             (sent if file.with_suffix(".sent").exists() else begun)[file.stem] = alerts
         return begun, sent
 
+    @contextmanager
+    def _noting_faults(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self.fault = f"{self.folder} cannot be written ({error.strerror}): should this task be killed, mails may come twice."
+
 
 @dataclass
 class Outcome:
     """What became of the messages: alert_id → the alert as it is now, and channel → what is wrong with its settings."""
 
     alerts: dict[str, Alert] = field(default_factory=dict)
-    wrong: dict[str, PipelineError] = field(default_factory=dict)
+    wrong: dict[str, str] = field(default_factory=dict)
 
     def of(self, status: str) -> list[Alert]:
         """The alerts of a status."""
@@ -207,7 +227,7 @@ def deliver(
             remark = senders[message.channel](message)
         except PipelineError as error:
             journal.forget(message.message_id)
-            outcome.wrong[message.channel] = error
+            outcome.wrong[message.channel] = str(error)
             queue = [other for other in queue if other.channel != message.channel]
         except Refused as refused:
             journal.forget(message.message_id)
@@ -224,11 +244,15 @@ def deliver(
                 queue = sorted([*queue, replace(again, alerts=left)], key=lambda one: one.due)
             else:
                 journal.forget(message.message_id)
+        except Exception as error:
+            # Nobody foresaw it: it must not keep what the other channels have to tell.
+            outcome.wrong[message.channel] = f"The channel {message.channel} cannot be used ({type(error).__name__}): check its settings."
+            queue = [other for other in queue if other.channel != message.channel]
         else:
-            journal.sent(message)
-            lost[message.channel] = 0
             done = {"status": "SENT", "sent_at": datetime.now(UTC), "message_id": message.message_id, "reason": remark}
             outcome.put(replace(alert, attempts=alert.attempts + 1, **done) for alert in message.alerts)
+            journal.sent(message)
+            lost[message.channel] = 0
 
 
 def _failed(message: Message, failure: Temporary) -> Message:
@@ -237,11 +261,13 @@ def _failed(message: Message, failure: Temporary) -> Message:
     usual = min(FIRST_PAUSE * 2**fewest, LONGEST_PAUSE)
     due = datetime.now(UTC) + usual * random.uniform(0.5, 1.5)  # so that many senders do not come back at once
     recipients = failure.left or message.recipients
+    some_have_it = {"sent_at": datetime.now(UTC)} if failure.have_it else {}
     alerts = []
     for alert in message.alerts:
         attempts = alert.attempts + 1
         is_dead = attempts >= MAX_ATTEMPTS
         reason = f"given up after {MAX_ATTEMPTS} attempts: {failure}" if is_dead else str(failure)
         status = "DEAD" if is_dead else "PENDING"
-        alerts.append(replace(alert, status=status, attempts=attempts, next_attempt_at=due, reason=reason, recipients=recipients))
+        change = {"status": status, "attempts": attempts, "next_attempt_at": due, "reason": reason, "recipients": recipients}
+        alerts.append(replace(alert, **change, **some_have_it))
     return replace(message, alerts=tuple(alerts), recipients=recipients, due=due)

@@ -1,7 +1,7 @@
 """Findings → alerts, by the rules; and what is over. Pure: the tables are read and written elsewhere."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -42,7 +42,9 @@ def derive(
     for look, findings in looks:
         breaks = [*_breaks(findings), *_broken([*known, *out])]
         found = [alert for finding in findings for alert in _alerts(finding, look, breaks, rules, occasion)]
-        out += [*found, *_recoveries(look, found, [*known, *out], rules, occasion)]
+        # Whether a rule wants to hear of it or not: what goes on is not over.
+        goes_on = {_fingerprint(finding) for finding in findings if _is_ongoing(finding, look)}
+        out += [*found, *_recoveries(look, goes_on, [*known, *out], rules, occasion)]
     if failure:
         out += _alerts(failure, None, [], rules, occasion)
     if has_run_well:
@@ -57,7 +59,7 @@ def _alerts(finding: Finding, look: Look | None, breaks: Sequence["Break"], rule
     rule = rules.for_finding(finding.kind, finding.subject, finding.severity)
     if rule is None:
         return []
-    fingerprint = "/".join(filter(None, (finding.kind, finding.table_name, finding.subject)))
+    fingerprint = _fingerprint(finding)
     came = look.run_time.isoformat() if look else occasion.run_id
     muted_by = _cause(finding, breaks)
     out = []
@@ -92,10 +94,14 @@ def _alerts(finding: Finding, look: Look | None, breaks: Sequence["Break"], rule
     return out
 
 
+def _fingerprint(finding: Finding) -> str:
+    return "/".join(filter(None, (finding.kind, finding.table_name, finding.subject)))
+
+
 def _is_ongoing(finding: Finding, look: Look | None) -> bool:
     if not KINDS[finding.kind].recovers or (look and look.number is None):  # a loss that was accepted is no state
         return False
-    if finding.kind == "missing_pattern" and look.latest_event_time:
+    if finding.kind == "missing_pattern" and look.latest_event_time and finding.ended:
         return finding.ended + _STILL >= look.latest_event_time
     return finding.is_ongoing
 
@@ -111,7 +117,7 @@ class Break:
 
 def _breaks(findings: Iterable[Finding]) -> list[Break]:
     """The schema breaks of a look."""
-    broken = (finding for finding in findings if finding.kind == "schema_change" and finding.metric in _BREAKS)
+    broken = (finding for finding in findings if finding.kind == "schema_change" and finding.metric in _BREAKS and finding.began)
     return [Break(f"{finding.metric} of {shown(finding.subject)}", finding.began, finding.ended) for finding in broken]
 
 
@@ -125,26 +131,28 @@ def _cause(finding: Finding, breaks: Iterable[Break]) -> str | None:
     """The schema break that a drift comes from: events that are rejected for a field leave others, and others' values, behind."""
     if finding.kind not in ("drift", "concept_drift"):
         return None
-    causes = (one.what for one in breaks if finding.began < one.ended and finding.ended > one.began)
+    causes = (one.what for one in breaks if finding.began and finding.began < one.ended and finding.ended > one.began)
     return next((f"{what} in the same time causes it" for what in causes), None)
 
 
 def still_open(alerts: Iterable[Alert]) -> list[Alert]:
-    """The newest alert of each fingerprint and channel that was or will be told, if nothing was told of its end."""
-    newest: dict[tuple[str, str], Alert] = {}
+    """Of each fingerprint and channel the newest alert that went on and was or will be told, if nothing was told of its end since."""
+    found: dict[tuple[str, str], Alert] = {}
     for alert in alerts:
-        if alert.status in ("PENDING", "SENT") or alert.is_recovery:
-            newest[alert.fingerprint, alert.channel] = alert
-    return [alert for alert in newest.values() if alert.is_ongoing and not alert.is_recovery]
+        key = (alert.fingerprint, alert.channel)
+        if alert.is_recovery:
+            found.pop(key, None)
+        elif alert.is_ongoing and alert.status in ("PENDING", "SENT"):
+            found[key] = alert
+    return list(found.values())
 
 
-def _recoveries(look: Look, found: Sequence[Alert], earlier: Iterable[Alert], rules: Rules, occasion: Occasion) -> list[Alert]:
-    """What was found by an earlier look, judged again by this one, and not found, or found to be over."""
-    again = {alert.fingerprint for alert in found if alert.is_ongoing}
+def _recoveries(look: Look, goes_on: Collection[str], earlier: Iterable[Alert], rules: Rules, occasion: Occasion) -> list[Alert]:
+    """What was found by an earlier look, was judged again by this one, and does not go on."""
     out = []
     for alert in still_open(earlier):
         judged = {(alert.anomaly_type, alert.subject), (alert.anomaly_type, "*")} & look.judged
-        if judged and alert.fingerprint not in again and alert.found_at and alert.found_at < look.run_time:
+        if judged and alert.fingerprint not in goes_on and alert.found_at and alert.found_at < look.run_time:
             out.append(_recovery(alert, f"It began {alert.event_time:%Y-%m-%d %H:%M} UTC: {alert.message}", look, rules, occasion))
     return out
 

@@ -173,6 +173,7 @@ def _by(rows: pd.DataFrame, key: tuple[str, ...]) -> Iterator[tuple[tuple, pd.Da
     """The rows by what they are about."""
     if rows.empty:
         return iter(())
+    rows = rows.fillna({name: "" for name in (*key, "metric", "slice") if name in rows})
     if "metric" in rows:
         rows = rows.assign(is_schema=rows["metric"].str.startswith("schema"))
     return iter(rows.groupby(list(key), sort=True))
@@ -202,7 +203,7 @@ def _of_drift(rows: pd.DataFrame, settings: Settings) -> Iterator[Finding]:
                 limit += f" or up to {1 / worst['threshold']:.2g}"
             said = f"{shown(column)}{_of_slice(worst)}: {limit}; {len(part):,} findings"
         query = (
-            f"SELECT * FROM {_plain(settings, 'drift_metrics')} WHERE look = {worst['look']} AND column_name = {sql_text(column)} "
+            f"SELECT * FROM {_plain(settings, 'drift_metrics')} WHERE look = {worst['look']} AND column_name = {_literal(column)} "
             f"AND is_drift AND comparison <> 'previous' AND metric {'' if is_schema else 'NOT '}LIKE 'schema%' ORDER BY window_start"
         )
         found = _finding(kind, table, column, part, said, query, worst["metric"], worst["value"], threshold=worst["threshold"] or None)
@@ -221,7 +222,7 @@ def _of_anomalies(rows: pd.DataFrame, settings: Settings) -> Iterator[Finding]:
             said = f"{name}{where}: {numbers} {score}"
         query = (
             f"SELECT * FROM {_plain(settings, 'anomaly_logs')} WHERE look = {worst['look']} AND anomaly_type = '{kind}' "
-            f"AND series = {sql_text(series)} ORDER BY abs(score) / threshold DESC"
+            f"AND series = {_literal(series)} ORDER BY abs(score) / threshold DESC"
         )
         numbers = (worst[name] for name in ("detector", "observed", "expected", "score", "threshold"))
         yield _finding(kind, table, series, part, said, query, *numbers)
@@ -246,16 +247,16 @@ def _finding(
     threshold: float | None = None,
 ) -> Finding:
     """Rows of one look about one thing as a finding."""
-    severity = max(rows["severity"].fillna("warning"), key=SEVERITIES.index)
+    severity = max((one if one in SEVERITIES else "warning" for one in rows["severity"]), key=SEVERITIES.index)
     begins = rows["window_start"].fillna(rows["event_time"]) if "event_time" in rows else rows["window_start"]
     ends = rows["window_end"].fillna(begins)
-    began, ended = (_aware(at.to_pydatetime()) for at in (begins.min(), ends.max()))
+    began, ended = (_aware(at.to_pydatetime()) if pd.notna(at) else None for at in (begins.min(), ends.max()))
     numbers = (None if one is None or isnan(one) else float(one) for one in (observed, expected, score, threshold))
     return Finding(kind, table, subject, severity, f"{said}, {_span(began, ended)}.", began, ended, len(rows), metric, *numbers, query)
 
 
 def _of_slice(row: Mapping[str, Any]) -> str:
-    return "" if row["slice"] in (None, "*") else f" of {shown(row['slice'])}"
+    return "" if row["slice"] in (None, "", "*") else f" of {shown(row['slice'])}"
 
 
 def shown(text: str) -> str:
@@ -265,7 +266,9 @@ def shown(text: str) -> str:
 
 
 def _number(value: float | None) -> str:
-    return "nothing" if value is None else f"{value:,.0f}" if abs(value) >= 1000 or value == round(value) else f"{value:,.3g}"
+    if value is None or isnan(value):
+        return "nothing"
+    return f"{value:,.0f}" if abs(value) >= 1000 or value == round(value) else f"{value:,.3g}"
 
 
 def _span(began: datetime | None, ended: datetime | None) -> str:
@@ -281,6 +284,11 @@ def _span(began: datetime | None, ended: datetime | None) -> str:
 def _aware(at: datetime | None) -> datetime | None:
     """Spark hands timestamps out in the zone of this machine, without saying so."""
     return at.astimezone(UTC) if at else None
+
+
+def _literal(name: str) -> str:
+    """A name from payloads as SQL has it; Spark would put a variable's value for ${…}."""
+    return sql_text(name).replace("${", "\\u0024{")
 
 
 def _plain(settings: Settings, table: str) -> str:

@@ -56,7 +56,7 @@ class Alert:
 
 
 _NAMES = {f.name for f in fields(Alert)}
-_CHANGES = ("status", "attempts", "next_attempt_at", "sent_at", "recipients", "message_id", "reason")
+_CHANGES = ("status", "channel", "attempts", "next_attempt_at", "sent_at", "recipients", "message_id", "reason")
 """What delivery may change of a row."""
 
 
@@ -85,7 +85,10 @@ def update(spark: SparkSession, settings: Settings, alerts: Collection[Alert]) -
     if not alerts:
         return
     schema = spark.table(settings.table("alert_outbox")).select("alert_id", *_CHANGES).schema
-    rows = [{name: _plain(getattr(alert, name)) for name in ("alert_id", *_CHANGES)} for alert in alerts]
+    rows = [
+        {name: _plain(getattr(alert, name)) for name in ("alert_id", *_CHANGES)}
+        for alert in {alert.alert_id: alert for alert in alerts}.values()
+    ]
     spark.createDataFrame(pa.Table.from_pylist(rows, to_arrow_schema(schema)), schema).createOrReplaceTempView("changed_alerts")
     spark.sql(
         f"MERGE INTO {settings.table('alert_outbox')} AS held USING changed_alerts AS changed ON held.alert_id = changed.alert_id "

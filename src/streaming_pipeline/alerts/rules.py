@@ -133,7 +133,7 @@ def _texts(check: Checker, value: Any, key: str) -> tuple[str, ...]:
         return ()
     if not isinstance(value, list) or not all(isinstance(text, str) and text for text in value):
         check.fail(key, "must be a list of texts")
-    return tuple(value)
+    return tuple(dict.fromkeys(value))
 
 
 def _addresses(check: Checker, value: Any, key: str) -> tuple[str, ...]:

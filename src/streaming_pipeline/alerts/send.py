@@ -1,8 +1,8 @@
 """Task 05: findings become alerts in `alert_outbox`, and what is due is sent."""
 
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -17,7 +17,7 @@ from streaming_pipeline.alerts.derive import Occasion, derive, still_open
 from streaming_pipeline.alerts.findings import failed_tasks, job_failure, read_looks
 from streaming_pipeline.alerts.mail import compose, webhook_text
 from streaming_pipeline.alerts.outbox import Alert
-from streaming_pipeline.alerts.rules import LONGEST, WITHOUT_FILE, load_rules
+from streaming_pipeline.alerts.rules import LONGEST, WITHOUT_FILE, Rules, load_rules
 from streaming_pipeline.alerts.silence import silences
 from streaming_pipeline.alerts.smtp import TIMEOUT_SECONDS, MailServer, SmtpSettings
 from streaming_pipeline.errors import PipelineError, UsageError
@@ -71,19 +71,24 @@ def send_alerts(
     known, begun = _settle(spark, settings, outbox.load(spark, settings, now), journal)
 
     problems: list[str] = []
-    rules, secrets, looks = WITHOUT_FILE, {}, []
+    rules, secrets, looks, new = WITHOUT_FILE, {}, [], []
     try:
         secrets = read_secrets()
         rules = load_rules(settings.alert_rules_path)
-        is_drift_open = any("drift" in alert.anomaly_type for alert in still_open(known))
-        kinds = {rule.finding for rule in rules.rules}
+        still = still_open(known)
+        kinds = {rule.finding for rule in rules.rules} | {alert.anomaly_type for alert in still}
+        is_drift_open = any("drift" in alert.anomaly_type for alert in still)
         looks = read_looks(spark, settings, _read_cursor(cursor) or now - LONGEST, kinds, is_drift_open)
-    except UsageError as error:
-        problems.append(f"{error} Until it is right, nothing but a failed run is told.")
+        known = _rerouted(known, rules, secrets)
+        new = derive(looks, None, False, rules, known, _occasion(settings, link, secrets, now))
+    except Exception as error:
+        # Whatever it is: that a task of this run failed only this run knows.
+        said = str(error) if isinstance(error, UsageError) else f"What monitoring found cannot be read ({type(error).__name__})."
+        problems.append(f"{said} Until that is right, nothing but a failed run is told.")
+        rules, looks = WITHOUT_FILE, []
     failed = failed_tasks(states)
     failure = job_failure(failed, settings, now) if failed else None
-    channels = tuple(name for name, channel in CHANNELS.items() if channel.is_there(secrets))
-    new = derive(looks, failure, bool(states) and not failed, rules, known, Occasion(settings.run_id, link, channels, now))
+    new += derive([], failure, bool(states) and not failed, rules, [*known, *new], _occasion(settings, link, secrets, now))
 
     # Without rules nobody can say what may be told by now, but for what holds without them.
     candidates = [alert for alert in (*known, *new) if rules is not WITHOUT_FILE or alert.anomaly_type == "job_failed"]
@@ -93,7 +98,8 @@ def send_alerts(
     new = [decided.get(alert.alert_id, alert) for alert in new]
     outbox.add(spark, settings, new)
     if looks:
-        _write_cursor(cursor, looks[-1][0].run_time)
+        with suppress(OSError):  # it saves reading, no more
+            _write_cursor(cursor, looks[-1][0].run_time)
 
     outcome = Outcome()
     with ExitStack() as until_sent:
@@ -106,15 +112,25 @@ def send_alerts(
             for message in planned.messages:
                 if all(outcome.is_final(alert) for alert in message.alerts):
                     journal.forget(message.message_id)
+    problems += [journal.fault] if journal.fault else []
     for alert in new:
         print(f"{alert.severity.upper()} {alert.anomaly_type}: {alert.message}")
-    return _summary(new, planned, outcome, senders, failed, problems)
+    through = {alert.alert_id for alert in (*planned.muted, *planned.held)}
+    waiting = [outcome.alerts.get(alert.alert_id, alert) for alert in candidates if alert.alert_id not in through]
+    waiting = [alert for alert in waiting if alert.status == "PENDING"]
+    return _summary(new, planned, outcome, waiting, senders, failed, problems)
 
 
 def _summary(
-    new: list[Alert], planned: Plan, outcome: Outcome, senders: Collection[str], failed: tuple[str, ...], problems: list[str]
+    new: list[Alert],
+    planned: Plan,
+    outcome: Outcome,
+    waiting: list[Alert],
+    senders: Collection[str],
+    failed: tuple[str, ...],
+    problems: list[str],
 ) -> Sending:
-    problems = [*problems, *(str(error) for error in outcome.wrong.values())]
+    problems = [*problems, *outcome.wrong.values()]
     if dead := outcome.of("DEAD"):
         number = "1 alert" if len(dead) == 1 else f"{len(dead):,} alerts"
         reasons = "; ".join(reason for reason, _ in Counter(alert.reason for alert in dead).most_common(3))
@@ -122,8 +138,6 @@ def _summary(
             f"{number} could not be delivered: DEAD in alert_outbox ({reasons}). Mend that, then `streaming-pipeline resend`, or the job "
             "resend_alerts."
         )
-    waiting = [outcome.alerts.get(alert.alert_id, alert) for message in planned.messages for alert in message.alerts]
-    waiting = [alert for alert in waiting if alert.status == "PENDING"]
     counts = {
         "sent": len(outcome.of("SENT")),
         "muted": len({alert.alert_id for alert in (*planned.muted, *new) if alert.status == "MUTED"}),
@@ -163,6 +177,22 @@ class Channel:
 
 
 CHANNELS = {"email": Channel("SMTP_HOST", "SMTP_"), "webhook": Channel(webhook.SETTING, webhook.SETTING)}
+
+
+def _occasion(settings: Settings, link: str, secrets: Mapping[str, str], now: datetime) -> Occasion:
+    return Occasion(settings.run_id, link, tuple(name for name, channel in CHANNELS.items() if channel.is_there(secrets)), now)
+
+
+def _rerouted(known: Iterable[Alert], rules: Rules, secrets: Mapping[str, str]) -> list[Alert]:
+    """Alerts that wait for e-mail, derived when no channel was known, go to the webhook if that is what there is by now."""
+    chosen = {rule.name for rule in rules.rules if "email" in rule.channels}
+    is_webhook_alone = CHANNELS["webhook"].is_there(secrets) and not CHANNELS["email"].is_there(secrets)
+    return [
+        replace(alert, channel="webhook", recipients=())
+        if is_webhook_alone and alert.channel == "email" and alert.status == "PENDING" and alert.rule not in chosen
+        else alert
+        for alert in known
+    ]
 
 
 def _senders(

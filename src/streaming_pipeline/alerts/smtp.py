@@ -1,5 +1,6 @@
 """A mail server: the SMTP_ settings, and handing it a mail over TLS, with its certificate checked."""
 
+import re
 import smtplib
 import socket
 import ssl
@@ -7,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from email.message import EmailMessage
 
-from streaming_pipeline.alerts.addresses import split_addresses
+from streaming_pipeline.alerts.addresses import HOST, split_addresses
 from streaming_pipeline.alerts.deliver import Refused, Temporary
 from streaming_pipeline.errors import PipelineError, UsageError
 
@@ -38,14 +39,19 @@ class SmtpSettings:
             if key not in held:
                 raise UsageError(f"{key} is not set, but {', '.join(sorted(held))}: add it, or take all SMTP_ settings out.")
         port = held.get("SMTP_PORT", "587")
-        if not port.isascii() or not port.isdigit() or not 1 <= int(port) <= 65535:
+        if not re.fullmatch(r"[0-9]{1,5}", port) or not 1 <= int(port) <= 65535:
             raise UsageError(f"SMTP_PORT {port!r} is not a port: give 587 (STARTTLS) or 465 (TLS from the start).")
-        security = held.get("SMTP_SECURITY", "TLS" if port == "465" else "STARTTLS").upper()
+        if not HOST.fullmatch(held["SMTP_HOST"]):
+            raise UsageError(f"SMTP_HOST {held['SMTP_HOST']!r} is not a host name such as smtp.example.com.")
+        security = held.get("SMTP_SECURITY", "TLS" if int(port) == 465 else "STARTTLS").upper()
         if security not in _SECURITY:
             raise UsageError(f"SMTP_SECURITY {held['SMTP_SECURITY']!r} is not known: give STARTTLS or TLS.")
         if ("SMTP_USERNAME" in held) != ("SMTP_PASSWORD" in held):
             missing = "SMTP_PASSWORD" if "SMTP_USERNAME" in held else "SMTP_USERNAME"
             raise UsageError(f"{missing} is not set: a log-in needs SMTP_USERNAME and SMTP_PASSWORD; leave both out for none.")
+        for key in ("SMTP_USERNAME", "SMTP_PASSWORD"):
+            if not held.get(key, "").isascii():
+                raise UsageError(f"{key} holds letters that a log-in by SMTP cannot carry: use ASCII alone.")
         sender = split_addresses("SMTP_FROM", held["SMTP_FROM"])
         if len(sender) != 1:
             raise UsageError("SMTP_FROM must be one address.")
@@ -114,7 +120,7 @@ class MailServer:
                 if later:
                     return Temporary(f"refused for now: {told}", left=later if len(later) < len(recipients) else ())
                 return Refused(f"refused: {told}")
-            case smtplib.SMTPSenderRefused() if error.smtp_code >= 500:
+            case smtplib.SMTPSenderRefused() if error.smtp_code >= 500 and error.smtp_code != 552:  # 552: too large
                 return UsageError(f"SMTP_FROM {self.settings.sender} is refused by {self.settings.place}: {_said(error)}.")
             case smtplib.SMTPResponseException() if error.smtp_code >= 500:
                 return Refused(f"the server says {_said(error)}")
@@ -127,7 +133,7 @@ class MailServer:
         """Some got it and some did not: say so, or raise where it is only for now."""
         later = [address for address in recipients if address in refused and refused[address][0] < 500]
         if later:
-            raise Temporary(f"refused for now: {_told(refused)}", left=later)
+            raise Temporary(f"refused for now: {_told(refused)}", left=later, have_it=True)
         return f"refused for {_told(refused)}"
 
     def _connect(self) -> smtplib.SMTP:
@@ -167,13 +173,19 @@ def _translated(error: BaseException, ours: SmtpSettings) -> BaseException:
             return UsageError(f"{ours.place}: {_short(error)} Mails go over TLS, with or without a log-in, or not at all.")
         case smtplib.SMTPAuthenticationError() if error.smtp_code >= 500:
             return UsageError(f"{ours.place} refuses the log-in: check SMTP_USERNAME and SMTP_PASSWORD (code {error.smtp_code}).")
+        case smtplib.SMTPAuthenticationError():  # without the server's words, which may repeat what it was given
+            return Temporary(f"{ours.place} does not take a log-in now (code {error.smtp_code})", is_connection=True)
         case smtplib.SMTPResponseException():
             return Temporary(f"{ours.place} says {_said(error)}", is_connection=True)
+        case smtplib.SMTPException() if "authentication method" in str(error):
+            return UsageError(
+                f"{ours.place} offers no log-in by name and password: leave out SMTP_USERNAME and SMTP_PASSWORD, or ask for one."
+            )
         case socket.gaierror():
             return Temporary(f"{ours.place}: this host name is not known", is_connection=True)
         case TimeoutError():
             return Temporary(f"{ours.place} does not answer; if it expects TLS from the start, set SMTP_SECURITY=TLS", is_connection=True)
-        case smtplib.SMTPException() | OSError():
+        case smtplib.SMTPException() | OSError() | ValueError():  # ValueError: an answer that cannot be read
             return Temporary(f"{ours.place} cannot be reached ({_short(error)})", is_connection=True)
     return error
 
@@ -181,8 +193,8 @@ def _translated(error: BaseException, ours: SmtpSettings) -> BaseException:
 def _context(ca_location: str | None) -> ssl.SSLContext:
     try:
         return ssl.create_default_context(cafile=ca_location)
-    except OSError as error:
-        said = error.strerror or error.reason if isinstance(error, ssl.SSLError) else error.strerror
+    except (OSError, ValueError) as error:
+        said = getattr(error, "strerror", None) or getattr(error, "reason", None) or "no such path"
         raise PipelineError(f"SMTP_SSL_CA_LOCATION={ca_location} cannot be used ({said}): give a PEM file (BEGIN CERTIFICATE).") from None
 
 

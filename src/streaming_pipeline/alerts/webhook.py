@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import ssl
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -27,9 +28,14 @@ def check_url(url: str) -> str:
     url = url.strip()
     try:
         parts = urllib.parse.urlsplit(url)
-        is_usable = parts.hostname and (parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in _HERE))
+        parts.hostname.encode("idna")
+        is_usable = (
+            "@" not in parts.netloc
+            and "\\" not in url
+            and (parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in _HERE))
+        )
         parts.port  # noqa: B018  raises for one that is no number
-    except ValueError:
+    except (ValueError, AttributeError):  # AttributeError: there is no host
         is_usable = False
     if not is_usable or not url.isascii() or any(character.isspace() for character in url):
         raise UsageError(f"{SETTING} is not a URL that begins with https://.")
@@ -52,6 +58,8 @@ def post(url: str, text: str) -> None:
             raise UsageError(f"{SETTING} is refused ({error.code}): make a new webhook, or correct it.") from None
         raise Refused(f"the webhook answers {error.code}") from None
     except urllib.error.URLError as error:
+        if isinstance(error.reason, ssl.SSLCertVerificationError):
+            raise UsageError(f"{SETTING}: the server's certificate is not trusted ({error.reason.verify_message}).") from None
         reason = getattr(error.reason, "strerror", None) or type(error.reason).__name__
         raise Temporary(f"the webhook cannot be reached ({reason})", is_connection=True) from None
     except (OSError, http.client.HTTPException) as error:
