@@ -30,4 +30,5 @@ from streaming_pipeline.settings import Settings
 settings = Settings.from_notebook(dbutils)
 result = run_task("resend_alerts", resend, spark, settings)
 dbutils.jobs.taskValues.set("records", result)
+dbutils.jobs.taskValues.set("note", "the next run of the main job tries them again" if result else "no alert is DEAD")
 result

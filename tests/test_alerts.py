@@ -773,9 +773,9 @@ def test_alerts_wait_until_there_is_a_mail_server_and_are_told_once(task, mailbo
     before = len(box.mails)
     assert task.send(**secrets).note == "2 sent"
     [mail] = box.mails[before:]
-    assert mail["Subject"].startswith(f"[CRITICAL] {task.settings.schema}: drift: value; silence: arrivals")
+    assert mail["Subject"].startswith(f"[CRITICAL] {task.settings.schema}: drift: value; missing pattern: arrivals")
     text = mail.get_body(("plain",)).get_content()
-    assert "is 0.3, drift from 0.1 on; 2 findings" in text
+    assert "is 0.3 at its worst, drift from" in text
     query = next(line for line in text.splitlines() if "Query: " in line and "drift_metrics" in line)
     assert task.spark.sql(query.split("Query: ")[1]).count() == 2
 
@@ -783,7 +783,7 @@ def test_alerts_wait_until_there_is_a_mail_server_and_are_told_once(task, mailbo
     silence(task.spark, task.settings, "drift", parse_for("4h"))
     task.look(drift=[("value", True)])
     assert task.send(**secrets).note == "1 sent, 1 muted"
-    assert box.mails[-1]["Subject"] == f"[RECOVERED] {task.settings.schema}: over: silence: arrivals"
+    assert box.mails[-1]["Subject"] == f"[RECOVERED] {task.settings.schema}: over: missing pattern: arrivals"
 
 
 def test_a_failed_run_is_told_whatever_else_is_wrong(task, mailbox):
@@ -855,7 +855,7 @@ def test_both_channels_get_each_alert_and_fail_by_themselves_also_in_an_outbox_o
         assert task.send(**mailbox[1], ALERT_WEBHOOK_URL=url).note == "2 sent, 1 waiting: the webhook answers 500"
         task.spark.sql(f"UPDATE {task.settings.table('alert_outbox')} SET next_attempt_at = created_at")
         assert task.send(**mailbox[1], ALERT_WEBHOOK_URL=url).note == "1 sent"
-    assert len(bodies) == 2 and "silence: arrivals" in bodies[1]["text"]
+    assert len(bodies) == 2 and "missing pattern: arrivals" in bodies[1]["text"]
 
 
 def test_the_link_leads_to_the_run(offline_settings, tmp_path):

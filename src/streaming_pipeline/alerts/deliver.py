@@ -250,6 +250,7 @@ def deliver(
             queue = [other for other in queue if other.channel != message.channel]
         else:
             done = {"status": "SENT", "sent_at": datetime.now(UTC), "message_id": message.message_id, "reason": remark}
+            done["recipients"] = message.recipients
             outcome.put(replace(alert, attempts=alert.attempts + 1, **done) for alert in message.alerts)
             journal.sent(message)
             lost[message.channel] = 0

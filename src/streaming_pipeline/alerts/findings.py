@@ -12,6 +12,7 @@ from pyspark.sql import Column, Row, SparkSession
 from pyspark.sql import functions as F
 
 from streaming_pipeline.monitoring.degradation import MIN_RECORDS
+from streaming_pipeline.monitoring.drift import THRESHOLDS
 from streaming_pipeline.settings import Settings
 from streaming_pipeline.tables import sql_text
 
@@ -32,12 +33,14 @@ KINDS = {
     "job_failed": Kind("job failed", True, "Open the run: the failing cell is marked. What was written stays; the next run goes on."),
     "records_unaccounted": Kind("records unaccounted for", True, "docs/runbook.md: find them before you delete anything."),
     "records_lost": Kind("records lost", True, "Kafka holds, or held, records that bronze does not: docs/runbook.md."),
-    "stale": Kind("data is stale", True, "Does the producer send? `consume --newest` shows what is on the topic."),
-    "missing_pattern": Kind("silence", True, "Does the source of this slice send? The gap is measured against its own rhythm."),
+    "stale": Kind("data is stale", True, "Does the producer send? See streaming-pipeline consume --newest."),
+    "missing_pattern": Kind("missing pattern", True, "Does the source still send? See streaming-pipeline consume --newest."),
     "spike": Kind("spike", False, "Re-deliveries, a campaign or a loop at the producer: look at the events of these minutes."),
     "outlier": Kind("strange events", False, "Look at the events themselves, and at how many detectors say so."),
-    "schema_change": Kind("schema changed", False, "Ask the producer; adapt config/event_contract.yml; then `quarantine replay`."),
-    "drift": Kind("drift", True, "If the change is meant to stay: `baseline set`. Else ask what changed at the source."),
+    "schema_change": Kind(
+        "schema changed", False, "Ask the producer; adapt config/event_contract.yml; streaming-pipeline quarantine replay."
+    ),
+    "drift": Kind("drift", True, "Ask what changed at the source. If it is meant to stay: streaming-pipeline baseline set."),
     "concept_drift": Kind("suspected concept drift", True, "Scores look other than at training: look at drift first, then retrain."),
     "degradation": Kind("pipeline degraded", True, "Compare the newest rows of monitor_logs with those before."),
 }
@@ -196,15 +199,18 @@ def _of_drift(rows: pd.DataFrame, settings: Settings) -> Iterator[Finding]:
         kind, (table, is_schema, column) = _drift_kind(*key), key
         if is_schema:
             verb = {"schema_added": "is new, the contract lacks it", "schema_removed": "is missing", "schema_retyped": "has another type"}
-            said = f"Field {shown(column)} {verb[worst['metric']]}: {worst['value']:.3g} % of the records"
+            change = verb.get(worst["metric"], worst["metric"])
+            said = f"Field {shown(column)} {change}: {worst['value']:.3g} % of the records when it began"
         else:
-            limit = f"{worst['metric']} is {worst['value']:.3g}, drift from {worst['threshold']:g} on"
+            _, critical = THRESHOLDS.get(worst["metric"], (None, None))
+            limits = f"drift from {worst['threshold']:g} on" + (f", critical from {critical:g}" if critical else "")
             if worst["metric"] == "std_ratio":
-                limit += f" or up to {1 / worst['threshold']:.2g}"
-            said = f"{shown(column)}{_of_slice(worst)}: {limit}; {len(part):,} findings"
+                limits += f" (or up to {1 / worst['threshold']:.2g})"
+            said = f"{shown(column)}{_of_slice(worst)}: {worst['metric']} is {worst['value']:.3g} at its worst, {limits}; {_findings(part)}"
         query = (
             f"SELECT * FROM {_plain(settings, 'drift_metrics')} WHERE look = {worst['look']} AND column_name = {_literal(column)} "
-            f"AND is_drift AND comparison <> 'previous' AND metric {'' if is_schema else 'NOT '}LIKE 'schema%' ORDER BY window_start"
+            f"AND is_drift AND comparison <> 'previous' AND metric {'' if is_schema else 'NOT '}LIKE 'schema%' "
+            "ORDER BY abs(value) / nullif(threshold, 0) DESC NULLS LAST, window_start"
         )
         found = _finding(kind, table, column, part, said, query, worst["metric"], worst["value"], threshold=worst["threshold"] or None)
         yield replace(found, is_ongoing=bool(part["window_start"].max() == judged["window_start"].max()))
@@ -218,6 +224,12 @@ def _of_anomalies(rows: pd.DataFrame, settings: Settings) -> Iterator[Finding]:
         score = f"({worst['detector']} {worst['score']:.3g}, limit {worst['threshold']:.3g})"
         if kind == "outlier":
             said = f"{part['event_id'].nunique():,} strange events by {name}; the strangest{where} {numbers} {score}"
+        elif kind == "missing_pattern" and pd.notna(worst["window_end"]):
+            minutes = (worst["window_end"] - worst["window_start"]).total_seconds() / 60
+            usual = _number(worst["expected"])
+            said = f"{_number(worst['observed'])} {name}{where} in {minutes // 60:.0f} h {minutes % 60:.0f} min, where {usual} are usual"
+        elif kind == "spike":
+            said = f"{name}{where}: {numbers} in the strangest minute {score}"
         else:
             said = f"{name}{where}: {numbers} {score}"
         query = (
@@ -253,6 +265,10 @@ def _finding(
     began, ended = (_aware(at.to_pydatetime()) if pd.notna(at) else None for at in (begins.min(), ends.max()))
     numbers = (None if one is None or isnan(one) else float(one) for one in (observed, expected, score, threshold))
     return Finding(kind, table, subject, severity, f"{said}, {_span(began, ended)}.", began, ended, len(rows), metric, *numbers, query)
+
+
+def _findings(rows: pd.DataFrame) -> str:
+    return "1 finding" if len(rows) == 1 else f"{len(rows):,} findings"
 
 
 def _of_slice(row: Mapping[str, Any]) -> str:

@@ -79,12 +79,20 @@ def _facts(alert: Alert) -> list[tuple[str, str]]:
         ("Score", _number(alert.score)),
         ("Threshold", _number(alert.threshold)),
         ("Findings", f"{alert.findings:,}"),
+        ("State", _state(alert)),
         ("Next", KINDS[alert.anomaly_type].advice if alert.anomaly_type in KINDS and not alert.is_recovery else ""),
         ("Query", alert.query),
         ("Run", alert.link or alert.run_id),
         ("Rule", alert.rule),
     )
     return [(name, value) for name, value in pairs if value]
+
+
+def _state(alert: Alert) -> str:
+    """Whether it goes on, of what can end."""
+    if alert.is_recovery or alert.anomaly_type not in KINDS or not KINDS[alert.anomaly_type].recovers:
+        return ""
+    return "goes on; you will be told of its end" if alert.is_ongoing else "it was over when it was found"
 
 
 def _text_body(alerts: Sequence[Alert]) -> str:
@@ -95,9 +103,7 @@ def _text_body(alerts: Sequence[Alert]) -> str:
         parts.append("\n".join(lines))
     if rest := _rest(alerts):
         parts.append("\n".join(rest))
-    return (
-        "\n\n".join([*parts, "All alerts are in the table alert_outbox; `streaming-pipeline silence RULE --for 4h` quiets a rule."]) + "\n"
-    )
+    return "\n\n".join([*parts, "All alerts are in the table alert_outbox; streaming-pipeline silence RULE --for 4h quiets a rule."]) + "\n"
 
 
 def _html_body(alerts: Sequence[Alert], schema: str) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from pyspark.sql import SparkSession
 
@@ -95,7 +96,7 @@ def send_alerts(
     is_any_waiting = any(alert.status == "PENDING" for alert in candidates)
     planned = plan(candidates, rules, silences(spark, settings, now) if is_any_waiting else {}, now, begun)
     decided = {alert.alert_id: alert for alert in (*planned.muted, *planned.held)}
-    new = [decided.get(alert.alert_id, alert) for alert in new]
+    new = [decided.get(alert.alert_id, _waiting(alert, secrets)) for alert in new]
     outbox.add(spark, settings, new)
     if looks:
         with suppress(OSError):  # it saves reading, no more
@@ -103,9 +104,12 @@ def send_alerts(
 
     outcome = Outcome()
     with ExitStack() as until_sent:
-        senders = _senders(secrets, settings.schema, timeout_seconds, until_sent, problems)
+        smtp = _checked(SmtpSettings.from_secrets, secrets, problems)
+        senders = _senders(smtp, secrets, _name(settings), timeout_seconds, until_sent, problems)
+        to = {"email": smtp.recipients if smtp else (), "webhook": ()}
+        messages = [replace(message, recipients=message.recipients or to[message.channel]) for message in planned.messages]
         try:
-            deliver(planned.messages, senders, journal, outcome, patience)
+            deliver(messages, senders, journal, outcome, patience)
         finally:
             changed = {alert.alert_id: alert for alert in known if decided.get(alert.alert_id, alert) != alert}
             outbox.update(spark, settings, [*(decided[alert_id] for alert_id in changed), *outcome.alerts.values()])
@@ -183,6 +187,13 @@ def _occasion(settings: Settings, link: str, secrets: Mapping[str, str], now: da
     return Occasion(settings.run_id, link, tuple(name for name, channel in CHANNELS.items() if channel.is_there(secrets)), now)
 
 
+def _waiting(alert: Alert, secrets: Mapping[str, str]) -> Alert:
+    """The alert with what it waits for, if that is a channel that is not set up."""
+    channel = CHANNELS[alert.channel]
+    is_there = channel.is_there(secrets) or alert.status != "PENDING"
+    return alert if is_there else replace(alert, reason=f"{channel.setting} is not set")
+
+
 def _rerouted(known: Iterable[Alert], rules: Rules, secrets: Mapping[str, str]) -> list[Alert]:
     """Alerts that wait for e-mail, derived when no channel was known, go to the webhook if that is what there is by now."""
     chosen = {rule.name for rule in rules.rules if "email" in rule.channels}
@@ -195,38 +206,41 @@ def _rerouted(known: Iterable[Alert], rules: Rules, secrets: Mapping[str, str]) 
     ]
 
 
+def _checked(read: Callable[[Mapping[str, str]], Any], secrets: Mapping[str, str], problems: list[str]) -> Any:
+    """What the settings of a channel say; None if they are wrong, which goes to `problems`, or not there."""
+    try:
+        return read(secrets)
+    except UsageError as error:
+        problems.append(str(error))
+        return None
+
+
 def _senders(
-    secrets: Mapping[str, str], schema: str, timeout_seconds: float, until_sent: ExitStack, problems: list[str]
+    smtp: SmtpSettings | None, secrets: Mapping[str, str], name: str, timeout_seconds: float, until_sent: ExitStack, problems: list[str]
 ) -> dict[str, Callable[[Message], str | None]]:
-    """What sends the messages of each channel that is there; what is wrong with the settings of one goes to `problems`."""
-
-    def mail() -> Callable[[Message], str | None]:
-        server = MailServer(SmtpSettings.from_secrets(secrets), timeout_seconds)
-        return partial(_mail, until_sent.enter_context(server), schema)
-
-    def post() -> Callable[[Message], str | None]:
-        return partial(_post, webhook.check_url(secrets[webhook.SETTING]), schema)
-
+    """What sends the messages of each channel that is set up, under the name of the pipeline."""
     senders = {}
-    for name, make in (("email", mail), ("webhook", post)):
-        if CHANNELS[name].is_there(secrets):
-            try:
-                senders[name] = make()
-            except UsageError as error:
-                problems.append(str(error))
+    if smtp:
+        senders["email"] = partial(_mail, until_sent.enter_context(MailServer(smtp, timeout_seconds)), name)
+    if url := _checked(webhook.url_of, secrets, problems):
+        senders["webhook"] = partial(_post, url, name)
     return senders
 
 
-def _mail(server: MailServer, schema: str, message: Message) -> str | None:
-    recipients = message.recipients or server.settings.recipients
-    if not recipients:
+def _name(settings: Settings) -> str:
+    """What tells this pipeline from others in the subject of a mail; on a laptop every catalog is the same."""
+    return settings.schema if settings.catalog == "spark_catalog" else f"{settings.catalog}.{settings.schema}"
+
+
+def _mail(server: MailServer, name: str, message: Message) -> str | None:
+    if not message.recipients:
         # Others have recipients of their own, and need not wait.
         raise Temporary("SMTP_TO is not set, and the rule names no recipients: say who gets the mails")
-    return server.send(compose(message.message_id, message.alerts, server.settings.sender, recipients, schema), recipients)
+    return server.send(compose(message.message_id, message.alerts, server.settings.sender, message.recipients, name), message.recipients)
 
 
-def _post(url: str, schema: str, message: Message) -> None:
-    webhook.post(url, webhook_text(message.alerts, schema))
+def _post(url: str, name: str, message: Message) -> None:
+    webhook.post(url, webhook_text(message.alerts, name))
 
 
 def _settle(

@@ -6,6 +6,7 @@ import ssl
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Mapping
 
 from streaming_pipeline.alerts.deliver import Refused, Temporary
 from streaming_pipeline.errors import UsageError
@@ -21,6 +22,11 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 
     def redirect_request(self, *_: object) -> None:
         return None
+
+
+def url_of(secrets: Mapping[str, str]) -> str | None:
+    """The URL of these secrets, if there is one. Raises `UsageError`."""
+    return check_url(secrets[SETTING]) if secrets.get(SETTING, "").strip() else None
 
 
 def check_url(url: str) -> str:
