@@ -227,7 +227,7 @@ def _of_anomalies(rows: pd.DataFrame, settings: Settings) -> Iterator[Finding]:
         elif kind == "missing_pattern" and pd.notna(worst["window_end"]):
             minutes = (worst["window_end"] - worst["window_start"]).total_seconds() / 60
             usual = _number(worst["expected"])
-            said = f"{_number(worst['observed'])} {name}{where} in {minutes // 60:.0f} h {minutes % 60:.0f} min, where {usual} are usual"
+            said = f"{name}{where}: {_number(worst['observed'])} in {minutes // 60:.0f} h {minutes % 60:.0f} min, where {usual} are usual"
         elif kind == "spike":
             said = f"{name}{where}: {numbers} in the strangest minute {score}"
         else:
