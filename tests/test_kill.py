@@ -11,8 +11,8 @@ from streaming_pipeline.producer import produce
 from streaming_pipeline.synthetic import generate
 
 
-def test_after_five_kills_nothing_is_lost_and_nothing_is_there_twice(spark, home, broker, tmp_path):
-    made, rng = Pipeline(spark, home, broker, tmp_path), random.Random(5)
+def test_after_five_kills_nothing_is_lost_and_nothing_is_there_twice(spark, home, broker, mailbox, tmp_path):
+    made, rng = Pipeline(spark, home, broker, mailbox[1], tmp_path), random.Random(5)
     sent = []
     for phase in ("bronze_stream", "findings_write", "quarantine_write", "duplicates_write", "silver_write"):
         events = list(generate(600, seed=len(sent), faults=kill.FAULTS))

@@ -84,7 +84,10 @@ def send_alerts(
         new = derive(looks, None, False, rules, known, _occasion(settings, link, secrets, now))
     except Exception as error:
         # Whatever it is: that a task of this run failed only this run knows.
-        said = str(error) if isinstance(error, UsageError) else f"What monitoring found cannot be read ({type(error).__name__})."
+        first_line = " ".join(str(error).split("\n")[0].split())[:200]
+        said = (
+            str(error) if isinstance(error, UsageError) else f"What monitoring found cannot be read ({type(error).__name__}: {first_line})."
+        )
         problems.append(f"{said} Until that is right, nothing but a failed run is told.")
         rules, looks = WITHOUT_FILE, []
     failed = failed_tasks(states)
@@ -255,7 +258,8 @@ def _settle(
             done = {"status": "SENT", "sent_at": datetime.now(UTC), "message_id": message_id}
             settled[alert.alert_id] = replace(alert, attempts=alert.attempts + 1, **done)
     outbox.update(spark, settings, list(settled.values()))
-    for message_id in sent:
+    waiting = {alert.alert_id for alert in known if alert.status == "PENDING" and alert.alert_id not in settled}
+    for message_id in [*sent, *(message_id for message_id, ids in begun.items() if waiting.isdisjoint(ids))]:
         journal.forget(message_id)
     return [settled.get(alert.alert_id, alert) for alert in known], begun
 
