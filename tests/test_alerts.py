@@ -30,6 +30,7 @@ from streaming_pipeline.alerts.smtp import MailServer, SmtpSettings
 from streaming_pipeline.alerts.webhook import check_url, post
 from streaming_pipeline.errors import PipelineError, UsageError
 from streaming_pipeline.local.mailbox import running_mailbox
+from streaming_pipeline.queries import query
 
 ROOT = Path(__file__).parents[1]
 SHIPPED = ROOT / "config" / "alert_rules.yml"
@@ -776,14 +777,21 @@ def test_alerts_wait_until_there_is_a_mail_server_and_are_told_once(task, mailbo
     assert mail["Subject"].startswith(f"[CRITICAL] {task.settings.schema}: drift: value; missing pattern: arrivals")
     text = mail.get_body(("plain",)).get_content()
     assert "is 0.3 at its worst, drift from" in text
-    query = next(line for line in text.splitlines() if "Query: " in line and "drift_metrics" in line)
-    assert task.spark.sql(query.split("Query: ")[1]).count() == 2
+    mailed = next(line for line in text.splitlines() if "Query: " in line and "drift_metrics" in line)
+    assert task.spark.sql(mailed.split("Query: ")[1]).count() == 2
+
+    # The queries that the docs show, word for word.
+    task.spark.sql(f"USE `{task.settings.schema}`")
+    documented = (ROOT / "docs" / "alerts.md").read_text()
+    assert query("alerts") in documented and query("silences") in documented
+    assert {tuple(row["recipients"]) for row in task.spark.sql(query("alerts")).collect()} == {("on-call@localhost.localdomain",)}
 
     # It goes on, and its rule is silent; the end of the other is told.
     silence(task.spark, task.settings, "drift", parse_for("4h"))
     task.look(drift=[("value", True)])
     assert task.send(**secrets).note == "1 sent, 1 muted"
     assert box.mails[-1]["Subject"] == f"[RECOVERED] {task.settings.schema}: over: missing pattern: arrivals"
+    assert [row["rule"] for row in task.spark.sql(query("silences")).collect()] == ["drift"]
 
 
 def test_a_failed_run_is_told_whatever_else_is_wrong(task, mailbox):
