@@ -110,7 +110,7 @@ rules:
 
 def look(number, *judged, at=None):
     at = at or NOON + number * HOUR
-    return Look(at, number, 100, at, frozenset(judged))
+    return Look(at, number, at, frozenset(judged))
 
 
 def finding(kind, subject="value", severity="warning", began=0.0, ended: float | None = 1.0, metric="psi", number=1):
@@ -206,7 +206,7 @@ def test_of_what_was_over_when_it_was_found_no_end_is_told():
 
 def test_a_spike_and_a_loss_have_no_end():
     loss = Finding("records_lost", "bronze_events", "", "critical", "5 records expired unread", NOON, None)
-    first = derived([(Look(NOON, None, 0, None), [loss]), (look(1), [finding("spike", "arrivals")])])
+    first = derived([(Look(NOON, None, None), [loss]), (look(1), [finding("spike", "arrivals")])])
     assert [alert.is_ongoing for alert in first] == [False, False]
 
 

@@ -54,25 +54,31 @@ class Checker:
         return value
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML without what hides a mistake or grows without end: a key given twice, of which the last would win, and aliases."""
+class UniqueKeys(yaml.SafeLoader):
+    """YAML without a key given twice, of which the last would win."""
 
-    def compose_node(self, parent: Any, index: Any) -> yaml.Node:
-        event = self.peek_event()
-        if isinstance(event, yaml.AliasEvent):
-            raise yaml.MarkedYAMLError(problem=f"write *{event.anchor} out, aliases are not supported", problem_mark=event.start_mark)
-        return super().compose_node(parent, index)
+    KEY_IS_NO_TEXT = "a key must be a text, not a list or mapping"
 
     def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
         seen = set()
         for key, _ in node.value:
             if not isinstance(key, yaml.ScalarNode):
-                raise yaml.MarkedYAMLError(problem="a key must be a text, not a list or mapping", problem_mark=key.start_mark)
+                raise yaml.MarkedYAMLError(problem=self.KEY_IS_NO_TEXT, problem_mark=key.start_mark)
             if key.value in seen:
                 raise yaml.MarkedYAMLError(problem=f"key {key.value!r} is given twice", problem_mark=key.start_mark)
             seen.add(key.value)
         return node
+
+
+class _Loader(UniqueKeys):
+    """YAML without what hides a mistake or grows without end."""
+
+    def compose_node(self, parent: Any, index: Any) -> yaml.Node:
+        event = self.peek_event()
+        if isinstance(event, yaml.AliasEvent):
+            raise yaml.MarkedYAMLError(problem=f"write *{event.anchor} out, aliases are not supported", problem_mark=event.start_mark)
+        return super().compose_node(parent, index)
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         try:

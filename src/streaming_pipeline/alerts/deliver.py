@@ -214,9 +214,11 @@ def deliver(
     settings are wrong: then what is left of the channel stays as it is. So do messages of a channel without a sender.
     """
     queue = sorted((message for message in messages if message.channel in senders), key=lambda message: message.due)
-    waited, began, lost = timedelta(), datetime.now(UTC), Counter()
+    waited, began, lost, out_of_reach = timedelta(), datetime.now(UTC), Counter(), set()
     while queue:
         message = queue.pop(0)
+        if message.channel in outcome.wrong or message.channel in out_of_reach:
+            continue
         now = datetime.now(UTC)
         waited += max(message.due - now, timedelta())
         if waited > patience or now - began > LONGEST_DELIVERY:
@@ -228,7 +230,6 @@ def deliver(
         except PipelineError as error:
             journal.forget(message.message_id)
             outcome.wrong[message.channel] = str(error)
-            queue = [other for other in queue if other.channel != message.channel]
         except Refused as refused:
             journal.forget(message.message_id)
             outcome.put(replace(alert, status="DEAD", attempts=alert.attempts + 1, reason=str(refused)) for alert in message.alerts)
@@ -239,7 +240,7 @@ def deliver(
             outcome.put(again.alerts)
             lost[message.channel] = lost[message.channel] + 1 if failure.is_connection else 0
             if lost[message.channel] >= _MOST_LOST_CONNECTIONS:
-                queue = [other for other in queue if other.channel != message.channel]
+                out_of_reach.add(message.channel)
             elif left := tuple(alert for alert in again.alerts if alert.status == "PENDING"):
                 queue = sorted([*queue, replace(again, alerts=left)], key=lambda one: one.due)
             else:
@@ -247,7 +248,6 @@ def deliver(
         except Exception as error:
             # Nobody foresaw it: it must not keep what the other channels have to tell.
             outcome.wrong[message.channel] = f"The channel {message.channel} cannot be used ({type(error).__name__}): check its settings."
-            queue = [other for other in queue if other.channel != message.channel]
         else:
             done = {"status": "SENT", "sent_at": datetime.now(UTC), "message_id": message.message_id, "reason": remark}
             done["recipients"] = message.recipients

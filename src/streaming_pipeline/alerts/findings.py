@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from math import isnan
 from typing import Any
 
@@ -12,7 +12,8 @@ from pyspark.sql import Column, Row, SparkSession
 from pyspark.sql import functions as F
 
 from streaming_pipeline.monitoring.degradation import MIN_RECORDS
-from streaming_pipeline.monitoring.drift import THRESHOLDS
+from streaming_pipeline.monitoring.drift import THRESHOLDS, kind_of
+from streaming_pipeline.monitoring.windows import utc
 from streaming_pipeline.settings import Settings
 from streaming_pipeline.tables import sql_text
 
@@ -54,7 +55,6 @@ class Look:
 
     run_time: datetime
     number: int | None
-    records: int
     latest_event_time: datetime | None
     judged: frozenset[tuple[str, str]] = frozenset()
     """(kind, subject) of what was judged in this look; of those that are not found again the end is announced."""
@@ -135,7 +135,7 @@ def _rows(spark: SparkSession, settings: Settings, name: str, looks: Collection[
 
 
 def _look(row: Row, drift: pd.DataFrame) -> Look:
-    judged = {(_drift_kind(*key), key[2]) for key, _ in _by(drift, _DRIFT_KEY)}
+    judged = {(kind, column) for (_, kind, column), _ in _by(drift, _DRIFT_KEY)}
     if row["look"]:
         judged.add(("records_unaccounted", ""))
         # Of two things that are wrong the row names the first.
@@ -144,12 +144,12 @@ def _look(row: Row, drift: pd.DataFrame) -> Look:
         # Nothing is said about arrivals while none come, nor about shares of a few records.
         judged |= {("missing_pattern", "*")} if row["records"] else set()
         judged |= {("degradation", name) for name, records in (row["figures_of"] or {}).items() if records >= MIN_RECORDS}
-    return Look(_aware(row["run_time"]), row["look"], row["records"] or 0, _aware(row["latest_event_time"]), frozenset(judged))
+    return Look(utc(row["run_time"]), row["look"], utc(row["latest_event_time"]), frozenset(judged))
 
 
 def _of_log(row: Row, settings: Settings) -> Iterator[Finding]:
     """What a row of `monitor_logs` itself says."""
-    at = _aware(row["run_time"])
+    at = utc(row["run_time"])
     query = f"SELECT * FROM {_plain(settings, 'monitor_logs')} WHERE run_time = TIMESTAMP{sql_text(at.isoformat())}"
     unaccounted, lost = row["unaccounted_records"], row["lost_records"]
 
@@ -163,12 +163,12 @@ def _of_log(row: Row, settings: Settings) -> Iterator[Finding]:
         yield found("records_lost", text, at, lost, 0)
     if row["status"] == "Unhealthy" and not unaccounted and not lost:
         text = f"{(row['status_reason'] or 'the newest event is old').capitalize()}."
-        began = _aware(row["latest_event_time"]) or at
+        began = utc(row["latest_event_time"]) or at
         yield found("stale", text, began, row["freshness_seconds"], row["expected_freshness_seconds"])
 
 
 _UNACCOUNTED = "records of bronze are not exactly one of event, duplicate, open quarantine."
-_DRIFT_KEY = ("table_name", "is_schema", "column_name")
+_DRIFT_KEY = ("table_name", "kind", "column_name")
 _ANOMALY_KEY = ("table_name", "anomaly_type", "series")
 
 
@@ -178,25 +178,19 @@ def _by(rows: pd.DataFrame, key: tuple[str, ...]) -> Iterator[tuple[tuple, pd.Da
         return iter(())
     rows = rows.fillna({name: "" for name in (*key, "metric", "slice") if name in rows})
     if "metric" in rows:
-        rows = rows.assign(is_schema=rows["metric"].str.startswith("schema"))
+        rows = rows.assign(kind=[kind_of(table, metric) for table, metric in zip(rows["table_name"], rows["metric"], strict=True)])
     return iter(rows.groupby(list(key), sort=True))
 
 
-def _drift_kind(table: str, is_schema: bool, _: str) -> str:
-    if is_schema:
-        return "schema_change"
-    return "concept_drift" if table == "gold_anomaly_predictions" else "drift"
-
-
 def _of_drift(rows: pd.DataFrame, settings: Settings) -> Iterator[Finding]:
-    for key, judged in _by(rows, _DRIFT_KEY):
+    for (table, kind, column), judged in _by(rows, _DRIFT_KEY):
         part = judged[judged["is_drift"].astype(bool)]
         if part.empty:
             continue
         # By what it was against its threshold; a change of schema has none, and is told by its share.
         size = part["value"].abs().where(part["metric"] != "std_ratio", np.maximum(part["value"], 1 / part["value"].clip(lower=1e-9)))
         worst = _worst(part, size / part["threshold"].where(part["threshold"] > 0, 1))
-        kind, (table, is_schema, column) = _drift_kind(*key), key
+        is_schema = kind == "schema_change"
         if is_schema:
             verb = {"schema_added": "is new, the contract lacks it", "schema_removed": "is missing", "schema_retyped": "has another type"}
             change = verb.get(worst["metric"], worst["metric"])
@@ -262,7 +256,7 @@ def _finding(
     severity = max((one if one in SEVERITIES else "warning" for one in rows["severity"]), key=SEVERITIES.index)
     begins = rows["window_start"].fillna(rows["event_time"]) if "event_time" in rows else rows["window_start"]
     ends = rows["window_end"].fillna(begins)
-    began, ended = (_aware(at.to_pydatetime()) if pd.notna(at) else None for at in (begins.min(), ends.max()))
+    began, ended = (utc(at.to_pydatetime()) if pd.notna(at) else None for at in (begins.min(), ends.max()))
     numbers = (None if one is None or isnan(one) else float(one) for one in (observed, expected, score, threshold))
     return Finding(kind, table, subject, severity, f"{said}, {_span(began, ended)}.", began, ended, len(rows), metric, *numbers, query)
 
@@ -288,18 +282,13 @@ def _number(value: float | None) -> str:
 
 
 def _span(began: datetime | None, ended: datetime | None) -> str:
-    begin, end = (at.astimezone(UTC) if at else None for at in (began, ended))
+    begin, end = utc(began), utc(ended)
     if begin is None:
         return "now"
     if end is None or end <= begin:
         return f"{begin:%Y-%m-%d %H:%M} UTC"
     same_day = begin.date() == end.date()
     return f"{begin:%Y-%m-%d %H:%M} to {end:{'%H:%M' if same_day else '%Y-%m-%d %H:%M'}} UTC"
-
-
-def _aware(at: datetime | None) -> datetime | None:
-    """Spark hands timestamps out in the zone of this machine, without saying so."""
-    return at.astimezone(UTC) if at else None
 
 
 def _literal(name: str) -> str:

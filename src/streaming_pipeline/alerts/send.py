@@ -114,8 +114,8 @@ def send_alerts(
         try:
             deliver(messages, senders, journal, outcome, patience)
         finally:
-            changed = {alert.alert_id: alert for alert in known if decided.get(alert.alert_id, alert) != alert}
-            outbox.update(spark, settings, [*(decided[alert_id] for alert_id in changed), *outcome.alerts.values()])
+            changed = [decided[alert.alert_id] for alert in known if decided.get(alert.alert_id, alert) != alert]
+            outbox.update(spark, settings, [*changed, *outcome.alerts.values()])
             for message in planned.messages:
                 if all(outcome.is_final(alert) for alert in message.alerts):
                     journal.forget(message.message_id)

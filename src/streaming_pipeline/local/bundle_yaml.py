@@ -6,6 +6,7 @@ from typing import Any, NoReturn
 
 import yaml
 
+from streaming_pipeline.config_files import UniqueKeys
 from streaming_pipeline.errors import UsageError
 
 # The item of such a list is known by this field; overrides of the same item are merged into it.
@@ -43,25 +44,16 @@ def without(parent: dict[str, Any], *names: str) -> dict[str, Any]:
     return {key: value for key, value in parent.items() if key not in names}
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML with keys that know their place; refuses a key given twice, and remembers which nodes carry an anchor."""
+class _Loader(UniqueKeys):
+    """YAML with keys that know their place; remembers which nodes carry an anchor."""
+
+    KEY_IS_NO_TEXT = "a key must be a plain text"
 
     def compose_node(self, parent: Any, index: Any) -> yaml.Node:
         anchor = getattr(self.peek_event(), "anchor", None)
         node = super().compose_node(parent, index)
         if anchor:
             node.anchored = True
-        return node
-
-    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
-        node = super().compose_mapping_node(anchor)
-        seen = set()
-        for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                raise yaml.MarkedYAMLError(problem="a key must be a plain text", problem_mark=key.start_mark)
-            if key.value in seen:
-                raise yaml.MarkedYAMLError(problem=f"key {key.value!r} is given twice", problem_mark=key.start_mark)
-            seen.add(key.value)
         return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[str, Any]:

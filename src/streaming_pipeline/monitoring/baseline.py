@@ -17,7 +17,7 @@ from streaming_pipeline.monitoring.profile import Profiles, Shape
 from streaming_pipeline.monitoring.windows import DAY_MINUTES, number_of, start_of
 from streaming_pipeline.settings import Settings, parse_period
 
-SILVER = "silver_events"
+SILVER, GOLD = "silver_events", "gold_anomaly_predictions"
 FIRST = "first clean windows"
 MOST_SLICES = 20
 MIN_RECORDS = 100

@@ -12,7 +12,7 @@ import numpy as np
 
 from streaming_pipeline.detectors.summary import Summary
 from streaming_pipeline.monitoring import statistics
-from streaming_pipeline.monitoring.baseline import MIN_RECORDS, SILVER
+from streaming_pipeline.monitoring.baseline import GOLD, MIN_RECORDS, SILVER
 from streaming_pipeline.monitoring.profile import ALL, ColumnProfile, Profiles
 
 ALPHA = 0.001
@@ -51,6 +51,13 @@ class Drift:
     """Of its window; None: as the look has them."""
     baseline_id: int | None = None
     """None: the one in force."""
+
+
+def kind_of(table_name: str, metric: str) -> str:
+    """What a row of `drift_metrics` that is drift is counted as, and told of: schema_change, drift, or concept_drift of scores."""
+    if metric.startswith("schema_"):
+        return "schema_change"
+    return "concept_drift" if table_name == GOLD else "drift"
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from streaming_pipeline.monitoring import state as states
 from streaming_pipeline.monitoring.arrivals import Anomaly
 from streaming_pipeline.monitoring.baseline import SILVER, Baseline
 from streaming_pipeline.monitoring.degradation import Worse
-from streaming_pipeline.monitoring.drift import Drift
+from streaming_pipeline.monitoring.drift import Drift, kind_of
 from streaming_pipeline.monitoring.profile import ALL, ColumnProfile, Profiles
 from streaming_pipeline.monitoring.windows import start_of
 from streaming_pipeline.settings import Settings
@@ -76,16 +76,10 @@ def write(spark: SparkSession, settings: Settings, look: Look, state: states.Sta
         if of_table:
             tables.append_rows(spark, settings, table, of_table)
     findings = Counter(one.anomaly_type for one in found.anomalies)
-    findings.update(_kind(one) for one in found.judged if one.is_drift)
+    findings.update(kind_of(one.table_name, one.metric) for one in found.judged if one.is_drift)
     if found.outside is not None:
         findings["outlier"] += tables.append(settings, "anomaly_logs", _outlier_rows(found.outside, look))
     return {kind: count for kind, count in findings.items() if count}
-
-
-def _kind(one: Drift) -> str:
-    if one.metric.startswith("schema_"):
-        return "schema_change"
-    return "drift" if one.table_name == SILVER else "concept_drift"
 
 
 def write_worse(spark: SparkSession, settings: Settings, look: Look, worse: Sequence[Worse], began: datetime) -> None:

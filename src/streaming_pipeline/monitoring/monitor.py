@@ -16,6 +16,7 @@ from streaming_pipeline.monitoring.degradation import MOST_LOOKS, Figures, judge
 from streaming_pipeline.monitoring.detection import Detection, detect
 from streaming_pipeline.monitoring.findings import Look, write_worse
 from streaming_pipeline.monitoring.freshness import Freshness, freshness, health
+from streaming_pipeline.monitoring.windows import utc
 from streaming_pipeline.settings import Settings
 
 
@@ -102,8 +103,8 @@ def monitor_silver_events(spark: SparkSession, settings: Settings) -> MonitorLog
     # the clock was set back since: the newest row is where the next look begins.
     run_time = datetime.now(UTC)
     if last:
-        run_time = max(run_time, _utc(last["run_time"]) + timedelta(milliseconds=1))
-    times = [_utc(value) for value in (seen.latest_event_time, last["latest_event_time"] if last else None) if value]
+        run_time = max(run_time, utc(last["run_time"]) + timedelta(milliseconds=1))
+    times = [utc(value) for value in (seen.latest_event_time, last["latest_event_time"] if last else None) if value]
     latest = max(times) if times else None
     age = (run_time - latest).total_seconds() if latest else None
     status, reason = health(
@@ -119,7 +120,7 @@ def monitor_silver_events(spark: SparkSession, settings: Settings) -> MonitorLog
     lateness = seen.lateness_seconds or (None, None, None)
     figures = _figures(spark, settings, seen, more, detection)
     worse = judge_figures(figures, [Figures(row["figures"], row["figures_of"]) for row in earlier if row["figures"]])
-    write_worse(spark, settings, Look(look, settings.run_id, now, settings.window_minutes), worse, _utc(last["run_time"]) if last else now)
+    write_worse(spark, settings, Look(look, settings.run_id, now, settings.window_minutes), worse, utc(last["run_time"]) if last else now)
     row = MonitorLog(
         run_time=run_time,
         look=look,
@@ -201,8 +202,3 @@ def _ask_kafka(spark: SparkSession, settings: Settings, law: Conservation, read_
         # Anything but our own words may hold the options of the connection.
         print(f"Kafka could not be asked for lag and lost records: {error if isinstance(error, PipelineError) else type(error).__name__}")
         return None, None
-
-
-def _utc(value: datetime) -> datetime:
-    """Spark hands timestamps out in the zone of this machine, without saying so."""
-    return value.astimezone(UTC)

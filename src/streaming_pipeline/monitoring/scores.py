@@ -11,13 +11,13 @@ from pyspark.sql import functions as F
 from streaming_pipeline.contract import Contract
 from streaming_pipeline.detectors.summary import Summary
 from streaming_pipeline.monitoring import baseline as baselines
-from streaming_pipeline.monitoring.baseline import SHARES, Baseline, lay_bins
+from streaming_pipeline.monitoring.baseline import GOLD, SHARES, Baseline, lay_bins
 from streaming_pipeline.monitoring.drift import Drift, Pair, compare
 from streaming_pipeline.monitoring.profile import ALL, ColumnProfile, Shape, bin_of
 from streaming_pipeline.monitoring.windows import DAY_MINUTES, number_of, window_of
 from streaming_pipeline.settings import Settings
 
-GOLD, COLUMN = "gold_anomaly_predictions", "anomaly_score"
+COLUMN = "anomaly_score"
 _KEPT = 3
 """So many versions of the model are judged at most, the newest."""
 

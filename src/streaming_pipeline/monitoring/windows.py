@@ -9,6 +9,11 @@ DAY_MINUTES = 1440
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
+def utc(time: datetime | None) -> datetime | None:
+    """Spark hands timestamps out in the zone of this machine, without saying so."""
+    return time.astimezone(UTC) if time else None
+
+
 def window_of(column: str, minutes: int) -> Column:
     """The number of the window of so many minutes that a timestamp column is in."""
     return F.floor(F.unix_micros(column) / (60_000_000 * minutes)).cast("long")
