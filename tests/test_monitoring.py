@@ -4,6 +4,7 @@ import random
 from dataclasses import replace
 from datetime import UTC, timedelta
 
+import pytest
 from bronze_rows import T0, append_to_bronze, event, shipped_contract, with_field
 from kafka_records import expire, send
 
@@ -135,13 +136,18 @@ def test_behind_is_what_no_earlier_look_has_read(spark):
 
 def test_lateness_is_counted_and_its_quantiles_are_those_of_the_sorted_values(spark):
     rng = random.Random(2)
-    lateness = [round(rng.expovariate(1 / 60), 3) for _ in range(999)]
+    lateness = [round(rng.expovariate(1 / 60) - 20, 3) for _ in range(999)]
     rows = [(T0, T0 + timedelta(seconds=late)) for late in lateness]
     seen = freshness(spark.createDataFrame(rows, "timestamp timestamp, kafka_timestamp timestamp"), shipped_contract(), 300)
     assert (seen.records, seen.late_events) == (999, sum(late > 300 for late in lateness))
     ordered = sorted(lateness)
-    for quantile, rank in zip(seen.lateness_seconds, (499, 949, 989), strict=True):
-        assert ordered[rank - 2] <= quantile <= ordered[rank + 2]
+    expected = [ordered[rank - 1] for rank in (500, 950, 990)]
+    assert seen.lateness_seconds == pytest.approx(expected, rel=0.01, abs=0.001)
+    assert min(expected) > 0 > ordered[0]  # some are dated ahead of their arrival
+
+    ahead = [(T0 + timedelta(seconds=late), T0) for late in lateness]
+    turned = freshness(spark.createDataFrame(ahead, "timestamp timestamp, kafka_timestamp timestamp"), shipped_contract(), 300)
+    assert turned.lateness_seconds == pytest.approx([-ordered[rank] for rank in (499, 49, 9)], rel=0.01, abs=0.001)
 
 
 def test_an_event_dated_ahead_does_not_hide_that_nothing_arrives(spark):

@@ -13,6 +13,7 @@ from streaming_pipeline import tables
 from streaming_pipeline.contract import Contract, load_contract
 from streaming_pipeline.errors import PipelineError, UsageError
 from streaming_pipeline.monitoring import profile
+from streaming_pipeline.monitoring.at_once import at_once
 from streaming_pipeline.monitoring.profile import Profiles, Shape
 from streaming_pipeline.monitoring.windows import DAY_MINUTES, number_of, start_of
 from streaming_pipeline.settings import Settings, parse_period
@@ -190,21 +191,25 @@ def make(
 ) -> Baseline:
     """Lay bins over the values that these windows of silver hold, and choose the slices by their size."""
     rows = silver.where(in_windows(contract, windows, window_minutes))
-    slices: tuple[str, ...] = ()
-    if contract.slice_field:
-        text = F.col(f"`{contract.slice_field}`").cast("string").alias("slice")
-        counted = rows.where(text != profile.ALL).groupBy(text).count().orderBy(F.col("count").desc(), "slice").limit(MOST_SLICES).collect()
-        slices = tuple(row["slice"] for row in counted)
     numbers = profile.numbers(contract)
+    quantiles = [F.percentile_approx(F.col(f"`{n}`").cast("double"), list(SHARES), 10_000).alias(n) for n in numbers]
+    slices, found = at_once(
+        lambda: _largest_slices(rows, contract.slice_field) if contract.slice_field else (),
+        lambda: rows.agg(*quantiles).first() if numbers else {},
+    )
     edges, scales = {}, {}
-    if numbers:
-        found = rows.agg(*(F.percentile_approx(F.col(f"`{n}`").cast("double"), list(SHARES), 10_000).alias(n) for n in numbers)).first()
-        for number in numbers:
-            if found[number]:
-                edges[number], scale = lay_bins(np.array(found[number]))
-                if scale:
-                    scales[number] = scale
+    for number in numbers:
+        if found[number]:
+            edges[number], scale = lay_bins(np.array(found[number]))
+            if scale:
+                scales[number] = scale
     return Baseline(baseline_id, SILVER, name, tuple(windows), Shape(window_minutes, slices, edges, scales))
+
+
+def _largest_slices(rows: DataFrame, slice_field: str) -> tuple[str, ...]:
+    text = F.col(f"`{slice_field}`").cast("string").alias("slice")
+    counted = rows.where(text != profile.ALL).groupBy(text).count().orderBy(F.col("count").desc(), "slice").limit(MOST_SLICES)
+    return tuple(row["slice"] for row in counted.collect())
 
 
 def lay_bins(quantiles: np.ndarray) -> tuple[tuple[float, ...], float | None]:

@@ -1,6 +1,6 @@
 """Is every record accounted for? Bronze = silver + duplicates + open quarantine, by coordinates, and Kafka = bronze."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from operator import and_, or_
@@ -57,8 +57,8 @@ def count_rows(spark: SparkSession, settings: Settings) -> dict[str, int]:
 def check(spark: SparkSession, settings: Settings, verified_until: Mapping[str, int], totals: Mapping[str, int]) -> Conservation:
     """Compare the tables: whole by `totals` of `count_rows`, and record by record what lies behind `verified_until`.
 
-    The records behind are compared by count and by the sum of their coordinates' hashes, one narrow pass over each table
-    without a shuffle; only where these differ are coordinates joined to say how many records are at fault.
+    The records behind are compared, partition by partition, by count and by the sum of their offsets' hashes, one narrow pass over
+    each table; only where these differ are coordinates joined to say how many records are at fault.
     """
     table = lambda name: spark.table(settings.table(name))  # noqa: E731
     open_quarantine = table("quarantined_events").where("resolved_at IS NULL")
@@ -66,15 +66,13 @@ def check(spark: SparkSession, settings: Settings, verified_until: Mapping[str, 
 
     new = behind(verified_until)
     arrived = table("bronze_events").where(new).select(*KEY)
-    placed = table("silver_events").where(new).select(*KEY)
-    for frame in (table("duplicate_events"), open_quarantine):
-        placed = placed.unionByName(frame.where(new).select(*KEY))
-    rows = _spans(arrived, placed)
-    in_bronze = [row for row in rows if row["side"] == "arrived"]
-    balanced = surplus == 0 and _digest(in_bronze) == _digest([row for row in rows if row["side"] == "placed"])
+    placed = [frame.where(new).select(*KEY) for frame in (table("silver_events"), table("duplicate_events"), open_quarantine)]
+    rows = _extents([arrived, *placed])
+    in_bronze = [row for row in rows if row["frame"] == 0]
+    balanced = surplus == 0 and _digest(in_bronze) == _digest([row for row in rows if row["frame"] > 0])
     spans = [Span(row["topic_id"], row["partition"], row["first"], row["last"], row["rows"]) for row in in_bronze]
     return Conservation(
-        unaccounted=0 if balanced else max(abs(surplus), _count_unaccounted(arrived, placed)),
+        unaccounted=0 if balanced else max(abs(surplus), _count_unaccounted(arrived, reduce(DataFrame.unionByName, placed))),
         spans=tuple(replace(span, first=min(span.first, verified_until.get(span.key, span.first))) for span in spans),
     )
 
@@ -134,26 +132,32 @@ def behind(until: Mapping[str, int]) -> Column:
     return reduce(or_, new)
 
 
-def _spans(arrived: DataFrame, placed: DataFrame) -> list[Row]:
-    """Per side and partition: first and last offset, rows, and the sums of both halves of the coordinates' hashes: in whole numbers,
-    which hold those of two milliards of rows exactly, and cost a fraction of what decimals do."""
-    hashed = F.xxhash64(*KEY)
-    sides = arrived.withColumn("side", F.lit("arrived")).unionByName(placed.withColumn("side", F.lit("placed")))
-    return (
-        sides.groupBy("side", "topic_id", "partition")
-        .agg(
+def _extents(frames: Sequence[DataFrame]) -> list[Row]:
+    """Per frame and partition: first and last offset, rows, and the sums of both halves of the offsets' hashes: in whole numbers, which
+    hold those of two milliards of rows exactly, and cost a fraction of what decimals do."""
+    hashed = F.xxhash64("offset")
+    # Each is summed up by itself: Spark compiles the way from file to sum as one then.
+    summed = [
+        frame.groupBy("topic_id", "partition").agg(
+            F.lit(place).alias("frame"),
             F.min("offset").alias("first"),
             F.max("offset").alias("last"),
             F.count(F.lit(1)).alias("rows"),
             F.sum(F.shiftright(hashed, 32)).alias("high_hashes"),
             F.sum(hashed.bitwiseAND(F.lit(0xFFFFFFFF))).alias("low_hashes"),
         )
-        .collect()
-    )
+        for place, frame in enumerate(frames)
+    ]
+    return reduce(DataFrame.unionByName, summed).collect()
 
 
-def _digest(spans: list[Row]) -> tuple[int, int]:
-    return sum(row["rows"] for row in spans), sum((row["high_hashes"] << 32) + row["low_hashes"] for row in spans)
+def _digest(extents: Iterable[Row]) -> dict[tuple[str, int], tuple[int, int]]:
+    """Partition → rows, and the sum of the hashes of their offsets."""
+    found: dict[tuple[str, int], tuple[int, int]] = {}
+    for row in extents:
+        rows, hashes = found.get(partition := (row["topic_id"], row["partition"]), (0, 0))
+        found[partition] = rows + row["rows"], hashes + (row["high_hashes"] << 32) + row["low_hashes"]
+    return found
 
 
 def _count_unaccounted(arrived: DataFrame, placed: DataFrame) -> int:

@@ -14,6 +14,7 @@ from streaming_pipeline.monitoring import baseline as baselines
 from streaming_pipeline.monitoring import drift, profile, schema, values
 from streaming_pipeline.monitoring import state as states
 from streaming_pipeline.monitoring.arrivals import Anomaly, Watch
+from streaming_pipeline.monitoring.at_once import at_once
 from streaming_pipeline.monitoring.baseline import SILVER, Baseline
 from streaming_pipeline.monitoring.findings import Found, Look, write
 from streaming_pipeline.monitoring.profile import ALL, Profiles, Shape
@@ -72,12 +73,19 @@ def detect(
         state.next_window = max(_closed_before(settings, state.last_minute), baseline.windows[-1]) + 1
     shape = baseline.shape if baseline else _first_shape(settings, contract)
 
-    counted = profile.counts(new, contract, shape).toArrow() if new is not None else None
+    counted, unknown, rejected, scored = at_once(
+        lambda: profile.counts(new, contract, shape).toArrow() if new is not None else None,
+        lambda: schema.unknown_fields(bronze) if bronze is not None else [],
+        lambda: schema.rejections(quarantined, settings.window_minutes) if quarantined is not None else {},
+        lambda: judge_scores(spark, settings, contract, state.scores, now) if new is not None else Scored(0, 0, []),
+    )
     anomalies, until = _judge_arrivals(state, _arrivals(counted, shape, now), now, waiting)
     closed_before = _closed_before(settings, until)
     made = None
     if baseline is None and new is not None:
-        made = baseline = _first_baseline(spark, settings, contract, closed_before, anomalies, version + 1)
+        # What is new in the first look is all there is, and counted already.
+        known = _by_event_window(counted) if look == 1 else None
+        made = baseline = _first_baseline(spark, settings, contract, closed_before, anomalies, version + 1, known)
         # Counted without bins: minutes' means are judged from the next look on.
         if made and set(made.shape.slices) != set(shape.slices):
             counted = profile.counts(new, contract, made.shape).toArrow()
@@ -97,11 +105,8 @@ def detect(
     anomalies += values.strange_minutes(counted, fences, shape) if fences and not made else []
     outside = values.outside(spark, new, fences, contract, shape) if fences else None
     judged = _judge_drift(state, baseline, profiles, closed_before) if baseline else []
-    scored = judge_scores(spark, settings, contract, state.scores, now) if new is not None else Scored(0, 0, [])
     judged += scored.judged
-    unknown = schema.unknown_fields(bronze) if bronze is not None else []
     if bronze is not None:
-        rejected = schema.rejections(quarantined, settings.window_minutes)
         judged += schema.changes(state.schema, unknown, rejected, _by_window(counted, settings.window_minutes), settings.window_minutes)
 
     found = Found(profiles, judged, anomalies, outside, baseline, made is not None)
@@ -147,6 +152,12 @@ def _by_window(counted: pa.Table | None, window_minutes: int) -> dict[int, int]:
     return out
 
 
+def _by_event_window(counted: pa.Table) -> dict[int, int]:
+    """Events by window of event time."""
+    rows = counted.group_by("window").aggregate([("records", "sum")])
+    return dict(zip(rows["window"].to_pylist(), rows["records_sum"].to_pylist(), strict=True))
+
+
 def _judge_arrivals(
     state: State, arrived: dict[str, dict[int, int]], now: datetime, waiting: int | None
 ) -> tuple[list[Anomaly], int | None]:
@@ -173,13 +184,23 @@ def _closed_before(settings: Settings, until: int | None) -> int:
 
 
 def _first_baseline(
-    spark: SparkSession, settings: Settings, contract: Contract, closed_before: int, anomalies: Iterable[Anomaly], baseline_id: int
+    spark: SparkSession,
+    settings: Settings,
+    contract: Contract,
+    closed_before: int,
+    anomalies: Iterable[Anomaly],
+    baseline_id: int,
+    counts: dict[int, int] | None,
 ) -> Baseline | None:
+    """The baseline of the first clean windows, if there are so many by now; `counts` has the events of each window, if known already."""
     silver = spark.table(settings.table(SILVER))
     size = settings.window_minutes
     # A stream that never has enough clean windows must not be read whole at each look.
-    recent = F.col(f"`{contract.event_time_field}`") >= F.lit(start_of(closed_before - _LOOK_BACK * settings.baseline_windows, size))
-    counts = baselines.window_counts(silver.where(recent), contract, size)
+    earliest = closed_before - _LOOK_BACK * settings.baseline_windows
+    if counts is None:
+        recent = F.col(f"`{contract.event_time_field}`") >= F.lit(start_of(earliest, size))
+        counts = baselines.window_counts(silver.where(recent), contract, size)
+    counts = {window: records for window, records in counts.items() if window >= earliest}
     strange = [range(found.start // size, -(-found.end // size)) for found in anomalies]
     windows = baselines.choose_windows(counts, closed_before, strange, settings.baseline_windows)
     return baselines.make(silver, contract, windows, size, baseline_id) if windows else None

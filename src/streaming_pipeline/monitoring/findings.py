@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from pyspark.sql import DataFrame, SparkSession
@@ -17,6 +18,7 @@ from streaming_pipeline import tables
 from streaming_pipeline.monitoring import degradation
 from streaming_pipeline.monitoring import state as states
 from streaming_pipeline.monitoring.arrivals import Anomaly
+from streaming_pipeline.monitoring.at_once import at_once
 from streaming_pipeline.monitoring.baseline import SILVER, Baseline
 from streaming_pipeline.monitoring.degradation import Worse
 from streaming_pipeline.monitoring.drift import Drift, kind_of
@@ -64,21 +66,19 @@ class Found:
 def write(spark: SparkSession, settings: Settings, look: Look, state: states.State, found: Found) -> dict[str, int]:
     """Write the rows of this look; returns how many findings there are of each kind."""
     baseline_id = found.baseline.baseline_id if found.baseline else None
+    # First: by it the next look knows that there is something to take away, should this one not come to its end.
+    tables.append_rows(spark, settings, tables.MONITOR_STATE, states.rows(state, look.number, look.now))
     rows = {
-        # First: by it the next look knows that there is something to take away, should this one not come to its end.
-        tables.MONITOR_STATE: states.rows(state, look.number, look.now),
         tables.BASELINES: [found.baseline.to_row(look.number, look.run_id, look.now)] if found.is_new else [],
         tables.PROFILE_METRICS: [_profile_row(one, baseline_id, look) for one in found.profiles.values()],
         tables.DRIFT_METRICS: [_drift_row(one, baseline_id, look) for one in found.judged],
         tables.ANOMALY_LOGS: [_anomaly_row(one, look) for one in found.anomalies],
     }
-    for table, of_table in rows.items():
-        if of_table:
-            tables.append_rows(spark, settings, table, of_table)
+    appends = [partial(tables.append_rows, spark, settings, table, of_table) for table, of_table in rows.items() if of_table]
+    outliers, *_ = at_once(lambda: _append_outliers(settings, found.outside, look), *appends)
     findings = Counter(one.anomaly_type for one in found.anomalies)
     findings.update(kind_of(one.table_name, one.metric) for one in found.judged if one.is_drift)
-    if found.outside is not None:
-        findings["outlier"] += tables.append(settings, "anomaly_logs", _outlier_rows(found.outside, look))
+    findings["outlier"] += outliers
     return {kind: count for kind, count in findings.items() if count}
 
 
@@ -165,6 +165,10 @@ def _anomaly_row(one: Anomaly, look: Look) -> dict[str, Any]:
         "severity": "critical" if one.anomaly_type == "missing_pattern" and one.slice == ALL else "warning",
         "detected_at": look.now,
     }
+
+
+def _append_outliers(settings: Settings, outside: DataFrame | None, look: Look) -> int:
+    return 0 if outside is None else tables.append(settings, "anomaly_logs", _outlier_rows(outside, look))
 
 
 def _outlier_rows(outside: DataFrame, look: Look) -> DataFrame:

@@ -11,6 +11,7 @@ from streaming_pipeline.contract import load_contract
 from streaming_pipeline.detectors import DETECTORS
 from streaming_pipeline.errors import PipelineError
 from streaming_pipeline.monitoring import conservation
+from streaming_pipeline.monitoring.at_once import at_once
 from streaming_pipeline.monitoring.conservation import Conservation, Offsets
 from streaming_pipeline.monitoring.degradation import MOST_LOOKS, Figures, judge_figures
 from streaming_pipeline.monitoring.detection import Detection, detect
@@ -69,9 +70,8 @@ def monitor_silver_events(spark: SparkSession, settings: Settings) -> MonitorLog
     contract = load_contract(settings.contract_path)
     # Only what is read here: gold is made by a task that runs beside this one.
     tables.create_missing(spark, settings, [*tables.record_tables(contract), tables.MONITOR_LOGS])
-    earlier = _newest_looks(spark, settings, 1 + MOST_LOOKS)
+    earlier, totals = at_once(lambda: _newest_looks(spark, settings, 1 + MOST_LOOKS), lambda: conservation.count_rows(spark, settings))
     last = earlier[0] if earlier else None
-    totals = conservation.count_rows(spark, settings)
     read_before: Offsets = last["read_until"] if last else {}
     verified_before: Offsets = last["verified_until"] if last else {}
     # The first look sees all there is. One behind rows of an older version, which had no numbers, is none.
@@ -82,9 +82,11 @@ def monitor_silver_events(spark: SparkSession, settings: Settings) -> MonitorLog
         seen = Freshness(0, 0, None, None)
         new = bronze = quarantined = None
     else:
-        law = conservation.check(spark, settings, verified_before, totals)
         new = _new_rows(spark, settings, "silver_events", "processed_at", last)
-        seen = freshness(new, contract, settings.late_after_seconds)
+        law, seen = at_once(
+            lambda: conservation.check(spark, settings, verified_before, totals),
+            lambda: freshness(new, contract, settings.late_after_seconds),
+        )
         bronze = _new_rows(spark, settings, "bronze_events", "ingested_at", last)
         quarantined = _new_rows(spark, settings, "quarantined_events", "quarantined_at", last)
     read_until = {**read_before, **{span.key: span.last + 1 for span in law.spans}}

@@ -152,11 +152,11 @@ def outside(spark: SparkSession, silver: DataFrame, fences: list[Fence], contrac
             F.col(f"`{contract.id_field}`").alias("event_id"),
             F.col(f"`{contract.event_time_field}`").alias("event_time"),
             profile.event_window(contract, shape),
-            profile.slice_of(contract, shape),
+            profile.slice_number(contract, shape),
             F.col(f"`{name}`").cast("double").alias("observed"),
             F.lit(name).alias("column_name"),
         ).where(~seen.between(max(lows), min(highs)))
-        joined = rows.join(by_window.drop("column"), on=["window", "slice"], how="inner")
+        joined = rows.withColumn("slice", profile.slice_name(shape)).join(by_window.drop("column"), on=["window", "slice"], how="inner")
         score = (seen - F.col("centre")) / F.col("scale")
         flagged = joined.withColumn("score", score).where(F.abs("score") >= F.col("threshold"))
         usual = profile.unscaled_column(F.col("centre"), scale).alias("expected")
