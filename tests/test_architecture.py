@@ -14,6 +14,7 @@ MODULES = sorted(SOURCE.rglob("*.py"))
 # What stands below the stages; none of it may know a stage.
 BELOW = {
     "errors",
+    "at_once",
     "settings",
     "config_files",
     "contract",

@@ -5,6 +5,7 @@ Columns that come from the event contract stand where `contract_columns` puts th
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -13,6 +14,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import to_arrow_schema
 from pyspark.sql.types import StructType
 
+from streaming_pipeline.at_once import at_once
 from streaming_pipeline.contract import Contract
 from streaming_pipeline.errors import PipelineError
 from streaming_pipeline.settings import Settings
@@ -418,28 +420,37 @@ def all_tables(contract: Contract) -> list[Table]:
     ]
 
 
-def create_missing(spark: SparkSession, settings: Settings, tables: Iterable[Table]) -> None:
+def create_missing(spark: SparkSession, settings: Settings, tables: Iterable[Table]) -> set[str]:
     """Create each table that is not there yet, and add the columns that an older one lacks (a field new in the contract).
+
+    Returns the names of those that were not there: they are empty.
 
     Raises `PipelineError` if a column is there with another type.
     """
     if not spark.catalog.databaseExists(f"`{settings.catalog}`.`{settings.schema}`"):
         spark.sql(f"CREATE SCHEMA IF NOT EXISTS `{settings.catalog}`.`{settings.schema}`")
-    for table in tables:
-        full_name = settings.table(table.name)
-        if spark.catalog.tableExists(full_name):
-            _add_columns(spark, full_name, table)
-        else:
-            spark.sql(_create_statement(full_name, table))
+    return set(filter(None, at_once(*(partial(_create_if_missing, spark, settings.table(table.name), table) for table in tables))))
+
+
+def _create_if_missing(spark: SparkSession, full_name: str, table: Table) -> str | None:
+    if spark.catalog.tableExists(full_name):
+        _add_columns(spark, full_name, table)
+        return None
+    spark.sql(_create_statement(full_name, table))
+    return table.name
 
 
 def append_rows(spark: SparkSession, settings: Settings, table: Table, rows: list[dict[str, Any]]) -> None:
     """Append a few rows (dicts of column → value; a column left out is NULL) to a log table, creating it if need be."""
     create_missing(spark, settings, [table])
+    few_rows(spark, table, rows).write.format("delta").mode("append").saveAsTable(settings.table(table.name))
+
+
+def few_rows(spark: SparkSession, table: Table, rows: list[dict[str, Any]]) -> DataFrame:
+    """Dicts of column → value as rows of a table; a column left out is NULL."""
     schema = StructType.fromDDL(", ".join(f"`{name}` {kind}" for name, kind, _ in table.columns))
     # From Arrow, Spark has the rows at once; from Python objects it would run a job to read them, twice the time of the commit.
-    frame = spark.createDataFrame(pa.Table.from_pylist(rows, to_arrow_schema(schema)), schema)
-    frame.write.format("delta").mode("append").saveAsTable(settings.table(table.name))
+    return spark.createDataFrame(pa.Table.from_pylist(rows, to_arrow_schema(schema)), schema)
 
 
 def append(settings: Settings, name: str, rows: DataFrame) -> int:

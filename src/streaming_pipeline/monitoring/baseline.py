@@ -10,10 +10,10 @@ from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 
 from streaming_pipeline import tables
+from streaming_pipeline.at_once import at_once
 from streaming_pipeline.contract import Contract, load_contract
 from streaming_pipeline.errors import PipelineError, UsageError
 from streaming_pipeline.monitoring import profile
-from streaming_pipeline.monitoring.at_once import at_once
 from streaming_pipeline.monitoring.profile import Profiles, Shape
 from streaming_pipeline.monitoring.windows import DAY_MINUTES, number_of, start_of
 from streaming_pipeline.settings import Settings, parse_period

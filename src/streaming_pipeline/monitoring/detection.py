@@ -5,16 +5,16 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 import pyarrow as pa
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 
 from streaming_pipeline import tables
+from streaming_pipeline.at_once import at_once
 from streaming_pipeline.contract import Contract
 from streaming_pipeline.monitoring import baseline as baselines
 from streaming_pipeline.monitoring import drift, profile, schema, values
 from streaming_pipeline.monitoring import state as states
 from streaming_pipeline.monitoring.arrivals import Anomaly, Watch
-from streaming_pipeline.monitoring.at_once import at_once
 from streaming_pipeline.monitoring.baseline import SILVER, Baseline
 from streaming_pipeline.monitoring.findings import Found, Look, write
 from streaming_pipeline.monitoring.profile import ALL, Profiles, Shape
@@ -26,8 +26,17 @@ from streaming_pipeline.settings import Settings
 MOST_MINUTES = 400 * DAY_MINUTES
 """Further back than this no minute is judged: a record without a timestamp would stand for half a century of silence."""
 MOST_SILENCE = 8 * DAY_MINUTES
+_TABLES = (tables.PROFILE_METRICS, tables.DRIFT_METRICS, tables.ANOMALY_LOGS, tables.MONITOR_STATE, tables.BASELINES)
 _LOOK_BACK = 10
 """The first baseline is looked for in so many times its windows."""
+
+
+@dataclass(frozen=True)
+class Begun:
+    """What a look begins with: the state that the one before has left, and the newest baseline."""
+
+    held: list[Row]
+    baseline: Baseline | None
 
 
 @dataclass(frozen=True)
@@ -44,10 +53,18 @@ class Detection:
     """Of the events that gold has scored since the last look."""
 
 
+def begin_look(spark: SparkSession, settings: Settings, look: int) -> Begun:
+    """Create the tables that are missing, take away what a look of this number has left behind, and read what it begins with."""
+    created = tables.create_missing(spark, settings, _TABLES)
+    held = [] if tables.MONITOR_STATE.name in created else states.finished(spark, settings, look, _TABLES)
+    return Begun(held, None if tables.BASELINES.name in created else baselines.newest(spark, settings, SILVER))
+
+
 def detect(
     spark: SparkSession,
     settings: Settings,
     contract: Contract,
+    begun: Begun,
     new: DataFrame | None,
     bronze: DataFrame | None,
     quarantined: DataFrame | None,
@@ -59,14 +76,11 @@ def detect(
 
     `waiting` records on the topic say that its source is not silent, whatever the tables hold.
     """
-    every = (tables.PROFILE_METRICS, tables.DRIFT_METRICS, tables.ANOMALY_LOGS, tables.MONITOR_STATE, tables.BASELINES)
-    tables.create_missing(spark, settings, every)
-    held = states.finished(spark, settings, look, every)
-    baseline = baselines.newest(spark, settings, SILVER)
+    baseline = begun.baseline
     version = baseline.baseline_id if baseline else 0
     if baseline and baseline.shape.window_minutes != settings.window_minutes:
         baseline = None
-    state = states.load(held, baseline)
+    state = states.load(begun.held, baseline)
     if baseline and state.baseline_id != baseline.baseline_id:
         # A command made it since the last look. The window that is open now was begun with other bins: the next one is the first.
         values.learn(state.memories, baseline.reference, baseline.shape)

@@ -30,7 +30,7 @@ THRESHOLDS = {
 DRIFTED_COLUMNS = "drifted_columns_pct"
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Drift:
     """One row of `drift_metrics`. `is_drift` and `severity` are None where too few rows let nobody say."""
 
@@ -121,8 +121,9 @@ def _in_the_mix_of(now: ColumnProfile, then: ColumnProfile, slices_now: Slices, 
 
 def compare(compared: Sequence[Pair]) -> list[Drift]:
     """Every metric of every pair, judged together."""
-    judged = _judged([*_numbers(compared), *_categories(compared), *_nulls(compared)])
-    return [*judged, *_drifted_columns(judged)]
+    found = [*_numbers(compared), *_categories(compared), *_nulls(compared)]
+    _judge(found)
+    return [*found, *_drifted_columns(found)]
 
 
 def deciles(counts: np.ndarray) -> np.ndarray:
@@ -218,20 +219,18 @@ def _row(pair: Pair, metric: str, value: float, p_value: float, n: float, m: flo
     return Drift(window, slice_name, column, pair.comparison, metric, size, float(p_value), threshold, round(n), round(m), **of_pair)
 
 
-def _judged(found: Sequence[Drift]) -> list[Drift]:
-    """Say of each row whether it is drift."""
+def _judge(found: Sequence[Drift]) -> None:
+    """Say in each row whether it is drift."""
     is_known = [one.value is not None and min(one.records, one.compared_records) >= MIN_RECORDS for one in found]
     p_values = statistics.adjusted(np.array([one.p_value if known else np.nan for one, known in zip(found, is_known, strict=True)]))
-    out = []
-    for one, known, p in zip(found, is_known, p_values, strict=True):
+    for one, known, p in zip(found, is_known, p_values.tolist(), strict=True):
+        if not known:
+            continue
         warning, critical = THRESHOLDS[one.metric]
-        severity = None
-        if known and p < ALPHA:
+        if p < ALPHA:
             size = max(one.value, 1 / one.value if one.value else np.inf) if one.metric == "std_ratio" else abs(one.value)
-            severity = "critical" if size >= critical else "warning" if size >= warning else None
-        adjusted = float(p) if known else one.p_value
-        out.append(replace(one, p_value=adjusted, is_drift=severity is not None if known else None, severity=severity))
-    return out
+            one.severity = "critical" if size >= critical else "warning" if size >= warning else None
+        one.p_value, one.is_drift = p, one.severity is not None
 
 
 def _drifted_columns(judged: Sequence[Drift]) -> list[Drift]:

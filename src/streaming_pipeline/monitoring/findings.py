@@ -15,10 +15,10 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from streaming_pipeline import tables
+from streaming_pipeline.at_once import at_once
 from streaming_pipeline.monitoring import degradation
 from streaming_pipeline.monitoring import state as states
 from streaming_pipeline.monitoring.arrivals import Anomaly
-from streaming_pipeline.monitoring.at_once import at_once
 from streaming_pipeline.monitoring.baseline import SILVER, Baseline
 from streaming_pipeline.monitoring.degradation import Worse
 from streaming_pipeline.monitoring.drift import Drift, kind_of
@@ -72,10 +72,9 @@ def write(spark: SparkSession, settings: Settings, look: Look, state: states.Sta
         tables.BASELINES: [found.baseline.to_row(look.number, look.run_id, look.now)] if found.is_new else [],
         tables.PROFILE_METRICS: [_profile_row(one, baseline_id, look) for one in found.profiles.values()],
         tables.DRIFT_METRICS: [_drift_row(one, baseline_id, look) for one in found.judged],
-        tables.ANOMALY_LOGS: [_anomaly_row(one, look) for one in found.anomalies],
     }
     appends = [partial(tables.append_rows, spark, settings, table, of_table) for table, of_table in rows.items() if of_table]
-    outliers, *_ = at_once(lambda: _append_outliers(settings, found.outside, look), *appends)
+    outliers, *_ = at_once(lambda: _append_anomalies(spark, settings, look, found), *appends)
     findings = Counter(one.anomaly_type for one in found.anomalies)
     findings.update(kind_of(one.table_name, one.metric) for one in found.judged if one.is_drift)
     findings["outlier"] += outliers
@@ -167,8 +166,17 @@ def _anomaly_row(one: Anomaly, look: Look) -> dict[str, Any]:
     }
 
 
-def _append_outliers(settings: Settings, outside: DataFrame | None, look: Look) -> int:
-    return 0 if outside is None else tables.append(settings, "anomaly_logs", _outlier_rows(outside, look))
+def _append_anomalies(spark: SparkSession, settings: Settings, look: Look, found: Found) -> int:
+    """Write all anomalies in one commit; returns how many of them are events."""
+    rows = [_anomaly_row(one, look) for one in found.anomalies]
+    if found.outside is None:
+        if rows:
+            tables.append_rows(spark, settings, tables.ANOMALY_LOGS, rows)
+        return 0
+    events = _outlier_rows(found.outside, look)
+    if rows:
+        events = events.unionByName(tables.few_rows(spark, tables.ANOMALY_LOGS, rows), allowMissingColumns=True)
+    return tables.append(settings, tables.ANOMALY_LOGS.name, events) - len(rows)
 
 
 def _outlier_rows(outside: DataFrame, look: Look) -> DataFrame:

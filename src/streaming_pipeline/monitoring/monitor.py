@@ -7,14 +7,14 @@ from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 
 from streaming_pipeline import kafka, tables
+from streaming_pipeline.at_once import at_once
 from streaming_pipeline.contract import load_contract
 from streaming_pipeline.detectors import DETECTORS
 from streaming_pipeline.errors import PipelineError
 from streaming_pipeline.monitoring import conservation
-from streaming_pipeline.monitoring.at_once import at_once
 from streaming_pipeline.monitoring.conservation import Conservation, Offsets
 from streaming_pipeline.monitoring.degradation import MOST_LOOKS, Figures, judge_figures
-from streaming_pipeline.monitoring.detection import Detection, detect
+from streaming_pipeline.monitoring.detection import Detection, begin_look, detect
 from streaming_pipeline.monitoring.findings import Look, write_worse
 from streaming_pipeline.monitoring.freshness import Freshness, freshness, health
 from streaming_pipeline.monitoring.windows import utc
@@ -69,8 +69,11 @@ def monitor_silver_events(spark: SparkSession, settings: Settings) -> MonitorLog
     """
     contract = load_contract(settings.contract_path)
     # Only what is read here: gold is made by a task that runs beside this one.
-    tables.create_missing(spark, settings, [*tables.record_tables(contract), tables.MONITOR_LOGS])
-    earlier, totals = at_once(lambda: _newest_looks(spark, settings, 1 + MOST_LOOKS), lambda: conservation.count_rows(spark, settings))
+    created = tables.create_missing(spark, settings, [*tables.record_tables(contract), tables.MONITOR_LOGS])
+    earlier, totals = at_once(
+        lambda: [] if tables.MONITOR_LOGS.name in created else _newest_looks(spark, settings, 1 + MOST_LOOKS),
+        lambda: conservation.count_rows(spark, settings),
+    )
     last = earlier[0] if earlier else None
     read_before: Offsets = last["read_until"] if last else {}
     verified_before: Offsets = last["verified_until"] if last else {}
@@ -78,14 +81,16 @@ def monitor_silver_events(spark: SparkSession, settings: Settings) -> MonitorLog
     look = (last["look"] or 1) + 1 if last else 1
     if last and last["totals"] == totals and read_before == verified_before and not last["unaccounted_records"]:
         # All was in order and no row has come since: there is nothing to read.
-        law = Conservation(unaccounted=0)
-        seen = Freshness(0, 0, None, None)
+        begun, law = begin_look(spark, settings, look), Conservation(unaccounted=0)
+        seen, rate = Freshness(0, 0, None, None), None
         new = bronze = quarantined = None
     else:
         new = _new_rows(spark, settings, "silver_events", "processed_at", last)
-        law, seen = at_once(
+        begun, law, seen, rate = at_once(
+            lambda: begin_look(spark, settings, look),
             lambda: conservation.check(spark, settings, verified_before, totals),
             lambda: freshness(new, contract, settings.late_after_seconds),
+            lambda: _silver_rate(spark, settings),
         )
         bronze = _new_rows(spark, settings, "bronze_events", "ingested_at", last)
         quarantined = _new_rows(spark, settings, "quarantined_events", "quarantined_at", last)
@@ -99,7 +104,7 @@ def monitor_silver_events(spark: SparkSession, settings: Settings) -> MonitorLog
     lost_records = None if lost is None else sum(lost.values())
 
     now = datetime.now(UTC)
-    detection = detect(spark, settings, contract, new if seen.records else None, bronze, quarantined, look, now, lag)
+    detection = detect(spark, settings, contract, begun, new if seen.records else None, bronze, quarantined, look, now, lag)
 
     # After the queries and after Kafka was asked: the row tells of the tables as they were until now. Behind the last look also where
     # the clock was set back since: the newest row is where the next look begins.
@@ -120,7 +125,7 @@ def monitor_silver_events(spark: SparkSession, settings: Settings) -> MonitorLog
     before = last["totals"] if last else {}
     more = {name: max(0, rows - before.get(name, 0)) for name, rows in totals.items()}  # fewer, where rows were deleted
     lateness = seen.lateness_seconds or (None, None, None)
-    figures = _figures(spark, settings, seen, more, detection)
+    figures = _figures(seen, more, detection, rate)
     worse = judge_figures(figures, [Figures(row["figures"], row["figures_of"]) for row in earlier if row["figures"]])
     write_worse(spark, settings, Look(look, settings.run_id, now, settings.window_minutes), worse, utc(last["run_time"]) if last else now)
     row = MonitorLog(
@@ -161,7 +166,17 @@ def _newest_looks(spark: SparkSession, settings: Settings, most: int) -> list[Ro
     return rows.orderBy(F.col("run_time").desc()).limit(most).collect()
 
 
-def _figures(spark: SparkSession, settings: Settings, seen: Freshness, more: dict[str, int], detection: Detection) -> Figures:
+def _silver_rate(spark: SparkSession, settings: Settings) -> tuple[float, int] | None:
+    """Records a second of this run's writes to silver, and how many records these were."""
+    if not spark.catalog.tableExists(settings.table("benchmark_logs")):
+        return None
+    is_mine = (F.col("run_id") == settings.run_id) & (F.col("task") == "silver_write")
+    steps = spark.table(settings.table("benchmark_logs")).where(is_mine)
+    records, seconds = steps.agg(F.sum("records"), F.sum("elapsed_seconds")).first()
+    return (records / seconds, records) if records and seconds else None
+
+
+def _figures(seen: Freshness, more: dict[str, int], detection: Detection, rate: tuple[float, int] | None) -> Figures:
     """What is held against earlier looks: see `degradation.FIGURES`."""
     if not seen.records:
         return Figures({}, {})
@@ -174,12 +189,8 @@ def _figures(spark: SparkSession, settings: Settings, seen: Freshness, more: dic
     }
     if detection.scored:
         found["flag_rate_pct"] = (100 * detection.flagged / detection.scored, detection.scored)
-    if spark.catalog.tableExists(settings.table("benchmark_logs")):
-        is_mine = (F.col("run_id") == settings.run_id) & (F.col("task") == "silver_write")
-        steps = spark.table(settings.table("benchmark_logs")).where(is_mine)
-        records, seconds = steps.agg(F.sum("records"), F.sum("elapsed_seconds")).first()
-        if records and seconds:
-            found["silver_records_per_second"] = (records / seconds, records)
+    if rate:
+        found["silver_records_per_second"] = rate
     return Figures({name: value for name, (value, _) in found.items()}, {name: records for name, (_, records) in found.items()})
 
 

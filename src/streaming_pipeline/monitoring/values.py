@@ -146,6 +146,7 @@ def outside(spark: SparkSession, silver: DataFrame, fences: list[Fence], contrac
         by_window = F.broadcast(spark.createDataFrame(pa.Table.from_pylist([vars(fence) for fence in drawn])))
         # Between these no fence of any window lies: most events are done with after one comparison.
         lows, highs = zip(*(fence.reach for fence in drawn), strict=True)
+        low, high = (shape.unscaled(name, end) for end in (max(lows), min(highs)))
         scale = shape.scales.get(name)
         seen = profile.scaled_column(F.col("observed"), scale)
         rows = silver.select(
@@ -155,7 +156,7 @@ def outside(spark: SparkSession, silver: DataFrame, fences: list[Fence], contrac
             profile.slice_number(contract, shape),
             F.col(f"`{name}`").cast("double").alias("observed"),
             F.lit(name).alias("column_name"),
-        ).where(~seen.between(max(lows), min(highs)))
+        ).where(~F.col("observed").between(low, high))
         joined = rows.withColumn("slice", profile.slice_name(shape)).join(by_window.drop("column"), on=["window", "slice"], how="inner")
         score = (seen - F.col("centre")) / F.col("scale")
         flagged = joined.withColumn("score", score).where(F.abs("score") >= F.col("threshold"))

@@ -10,6 +10,8 @@ def at_once(*questions: Callable[[], Any]) -> list[Any]:
 
     Of a small query most of the time is Spark's planning and Delta's reading of its log, each on one core.
     """
-    with ThreadPoolExecutor(max(1, len(questions))) as pool:
+    if len(questions) < 2:
+        return [question() for question in questions]
+    with ThreadPoolExecutor(len(questions)) as pool:
         asked = [pool.submit(question) for question in questions]
     return [answer.result() for answer in asked]
