@@ -14,10 +14,10 @@ from bench import table, write_section
 
 from streaming_pipeline import synthetic
 from streaming_pipeline.detectors import DETECTORS, gap
+from streaming_pipeline.detectors.bins import SHARES, lay_bins
 from streaming_pipeline.detectors.summary import Summary
 from streaming_pipeline.monitoring import degradation, drift
 from streaming_pipeline.monitoring.arrivals import Watch
-from streaming_pipeline.monitoring.baseline import SHARES, lay_bins
 from streaming_pipeline.monitoring.profile import ALL, ColumnProfile, Shape
 from streaming_pipeline.monitoring.values import ColumnMemory
 

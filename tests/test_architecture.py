@@ -33,7 +33,7 @@ BELOW = {
     "queries",
     "detectors",
 }
-STAGES = {"bronze", "silver", "gold", "monitoring", "model", "alerts", "maintenance", "replay", "backfill"}
+STAGES = {"backtest", "bronze", "silver", "gold", "monitoring", "model", "alerts", "maintenance", "replay", "backfill"}
 
 
 def imports(file: Path) -> set[str]:

@@ -15,7 +15,7 @@ from pyspark.sql import functions as F
 
 from streaming_pipeline import synthetic, tables
 from streaming_pipeline.contract import load_contract
-from streaming_pipeline.detectors import DETECTORS
+from streaming_pipeline.detectors import DETECTORS, bins
 from streaming_pipeline.detectors.summary import Summary
 from streaming_pipeline.errors import PipelineError, UsageError
 from streaming_pipeline.monitoring import baseline, detection, profile, schema
@@ -229,7 +229,7 @@ def test_fields_that_may_be_empty_and_times_that_cannot_be(spark, offline_settin
 
 def test_windows_of_a_source_that_hands_over_yesterdays_events_are_judged_once_a_later_one_has_come():
     rng = np.random.default_rng(0)
-    edges = baseline.lay_bins(np.quantile(rng.standard_normal(5_000), baseline.SHARES))[0]
+    edges = bins.lay_bins(np.quantile(rng.standard_normal(5_000), bins.SHARES))[0]
     shape = profile.Shape(60, (), {"value": edges})
 
     def windows(*numbers):
@@ -261,11 +261,11 @@ def test_the_baseline_is_the_first_clean_windows():
 
 def test_skewed_values_are_seen_on_a_logarithmic_scale_and_others_as_they_are():
     rng = np.random.default_rng(0)
-    shares = baseline.SHARES
+    shares = bins.SHARES
     lognormal, gaussian = (np.quantile(values, shares) for values in (rng.lognormal(7, 0.5, 50_000), rng.normal(100, 5, 50_000)))
-    assert baseline.lay_bins(lognormal)[1] == pytest.approx(np.exp(7) / 10, rel=0.02)
-    assert baseline.lay_bins(gaussian)[1] is None
-    edges, scale = baseline.lay_bins(np.full(len(shares), 7.0))
+    assert bins.lay_bins(lognormal)[1] == pytest.approx(np.exp(7) / 10, rel=0.02)
+    assert bins.lay_bins(gaussian)[1] is None
+    edges, scale = bins.lay_bins(np.full(len(shares), 7.0))
     assert scale is None and 7.0 in edges and list(edges) == sorted(set(edges))
 
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from streaming_pipeline.detectors.bins import lay_bins
 from streaming_pipeline.detectors.summary import Summary
 from streaming_pipeline.monitoring import drift, statistics
-from streaming_pipeline.monitoring.baseline import lay_bins
 from streaming_pipeline.monitoring.profile import ALL, ColumnProfile
 
 SHARES = (0.001, 0.005, 0.01, 0.025, *np.arange(0.05, 0.96, 0.05), 0.975, 0.99, 0.995, 0.999)

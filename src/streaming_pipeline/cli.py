@@ -142,6 +142,24 @@ def _resend(options: argparse.Namespace, console: Console) -> int:
     return _run_job(options, console, "resend_alerts", {"schema": options.schema})
 
 
+def _backtest(options: argparse.Namespace, console: Console) -> int:
+    from streaming_pipeline import backtest
+
+    series = backtest.read_series(options.file, options.timestamp, options.value, options.label)
+    train = backtest.training_rows(len(series.seconds), options.train_fraction, options.train_rows)
+    scores = backtest.backtest(series, train, tuple(dict.fromkeys(options.detector)) or backtest.NAMES)
+    backtest.write_scores(scores, options.output)
+    for note in backtest.notes(series, train):
+        console.print(note, soft_wrap=True, highlight=False)
+    judged = f"{len(series.seconds) - train:,} rows judged, {train:,} learnt from"
+    console.print(f"{judged}: {options.output}", soft_wrap=True, highlight=False)
+    backtest.print_summary(scores, series.labels, train, console)
+    if options.plot:
+        backtest.plot(series, scores, train, options.value, options.plot)
+        console.print(f"Picture: {options.plot}", soft_wrap=True, highlight=False)
+    return 0
+
+
 def _broker(options: argparse.Namespace, console: Console) -> int:
     from streaming_pipeline.local.broker import Broker
 
@@ -319,6 +337,24 @@ def _parser() -> argparse.ArgumentParser:
 
     resend = command("resend", _resend, "Alerts that could not be delivered (DEAD): the next run of the main job tries them again.")
     resend.add_argument("--schema", default="streaming", help="schema of the tables (default: streaming)")
+
+    backtest = command("backtest", _backtest, "Would the detectors have caught it? Scores each row of a CSV file by the rows before it.")
+    backtest.add_argument("file", type=Path, metavar="FILE.csv", help="in order of time, with a header")
+    backtest.add_argument("--timestamp", required=True, metavar="COLUMN", help="ISO-8601, or seconds since 1970")
+    backtest.add_argument("--value", required=True, action="append", metavar="COLUMN", help="a column of numbers (may be repeated)")
+    backtest.add_argument("--label", metavar="COLUMN", help="1 where something was wrong, 0 elsewhere: prints how good each detector is")
+    backtest.add_argument(
+        "--detector",
+        action="append",
+        default=[],
+        choices=("iforest", "zscore", "robust_zscore", "iqr", "moving_average"),
+        help="this one beside the ensemble (may be repeated; default: all)",
+    )
+    training = backtest.add_mutually_exclusive_group()
+    training.add_argument("--train-fraction", type=float, metavar="SHARE", help="share of the rows to learn from (default: 0.15)")
+    training.add_argument("--train-rows", type=int, metavar="N", help="so many instead")
+    backtest.add_argument("--output", type=Path, required=True, metavar="SCORES.csv", help="one row for each row of the file")
+    backtest.add_argument("--plot", type=Path, metavar="PICTURE.png", help="the series with score and flags of the ensemble")
 
     broker = command("broker", _broker, "The local Kafka broker.")
     broker.add_argument("action", choices=("start", "stop", "status"))

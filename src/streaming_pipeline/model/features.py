@@ -8,11 +8,11 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.compose import ColumnTransformer
-from sklearn.ensemble import IsolationForest
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import RobustScaler
 
 from streaming_pipeline.contract import Contract
+from streaming_pipeline.detectors.iforest import isolation_forest
 from streaming_pipeline.errors import UsageError
 
 DAY_SECONDS = 86_400.0
@@ -44,7 +44,7 @@ def build_pipeline(features: tuple[str, ...], contamination: float, seed: int = 
         steps.append(("numbers", RobustScaler(), numbers))
     if "timestamp_unix" in features:
         steps.append(("time_of_day", TimeOfDay(), ["timestamp_unix"]))
-    forest = IsolationForest(n_estimators=100, max_samples=1024, contamination=contamination, random_state=seed)
+    forest = isolation_forest(contamination, seed=seed)
     return Pipeline([("features", ColumnTransformer(steps)), ("forest", forest)])
 
 

@@ -12,6 +12,7 @@ from pyspark.sql import functions as F
 from streaming_pipeline import tables
 from streaming_pipeline.at_once import at_once
 from streaming_pipeline.contract import Contract, load_contract
+from streaming_pipeline.detectors.bins import SHARES, lay_bins
 from streaming_pipeline.errors import PipelineError, UsageError
 from streaming_pipeline.monitoring import profile
 from streaming_pipeline.monitoring.profile import Profiles, Shape
@@ -23,9 +24,6 @@ FIRST = "first clean windows"
 MOST_SLICES = 20
 MIN_RECORDS = 100
 """A window, or a baseline, with fewer says nothing."""
-SHARES = (0.001, 0.005, 0.01, 0.025, *np.round(np.arange(0.05, 0.96, 0.05), 2).tolist(), 0.975, 0.99, 0.995, 0.999)
-_BEYOND = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
-"""Further edges (`profile.BEYOND`) outside of the baseline's values, in widths of their range, so that what lies far out is told apart."""
 
 
 @dataclass(frozen=True)
@@ -210,25 +208,6 @@ def _largest_slices(rows: DataFrame, slice_field: str) -> tuple[str, ...]:
     text = F.col(f"`{slice_field}`").cast("string").alias("slice")
     counted = rows.where(text != profile.ALL).groupBy(text).count().orderBy(F.col("count").desc(), "slice").limit(MOST_SLICES)
     return tuple(row["slice"] for row in counted.collect())
-
-
-def lay_bins(quantiles: np.ndarray) -> tuple[tuple[float, ...], float | None]:
-    """Edges at these quantiles and beyond them, and the s of asinh(x / s) for skewed values (None for others)."""
-    width = quantiles[-1] - quantiles[0] or max(1.0, abs(float(quantiles[0])))
-    beyond = np.array(_BEYOND) * width
-    edges = np.unique(np.concatenate([quantiles[0] - beyond, quantiles, quantiles[-1] + beyond]))
-    low, middle, high = (float(np.interp(share, SHARES, quantiles)) for share in (0.1, 0.5, 0.9))
-    scale = abs(middle) / 10
-    if scale and abs(_skew(low, middle, high)) > 0.1:
-        scaled = _skew(*np.arcsinh(np.array([low, middle, high]) / scale))
-        if abs(scaled) < abs(_skew(low, middle, high)) / 2:
-            return tuple(edges.tolist()), scale
-    return tuple(edges.tolist()), None
-
-
-def _skew(low: float, middle: float, high: float) -> float:
-    """Bowley's skewness, of deciles: 0 if both are as far from the middle."""
-    return (high + low - 2 * middle) / (high - low) if high > low else 0.0
 
 
 def in_windows(contract: Contract, windows: Sequence[int], window_minutes: int):

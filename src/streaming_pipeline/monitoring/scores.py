@@ -9,9 +9,10 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from streaming_pipeline.contract import Contract
+from streaming_pipeline.detectors.bins import SHARES, lay_bins
 from streaming_pipeline.detectors.summary import Summary
 from streaming_pipeline.monitoring import baseline as baselines
-from streaming_pipeline.monitoring.baseline import GOLD, SHARES, Baseline, lay_bins
+from streaming_pipeline.monitoring.baseline import GOLD, Baseline
 from streaming_pipeline.monitoring.drift import Drift, Pair, compare
 from streaming_pipeline.monitoring.profile import ALL, ColumnProfile, Shape, bin_of
 from streaming_pipeline.monitoring.windows import DAY_MINUTES, number_of, window_of

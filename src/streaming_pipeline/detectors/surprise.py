@@ -1,0 +1,47 @@
+"""How surprising is a deviation against its own past? Brings the deviations of any detector on any series to one scale."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+LEAST = 20
+"""With a past of fewer nothing is surprising."""
+_TAIL = 0.05
+"""The share of past deviations that the tail is fitted to, `LEAST` of them at least."""
+_MEMORY = 20_000
+_MOST = 12.0
+
+
+def blocks(first: int, rows: int, most: int = 1_000) -> Iterator[tuple[int, int]]:
+    """Begin and end of blocks of rows that are judged by what came before the block: as long as a hundredth of that, `most` rows at most.
+
+    They depend on no later row.
+    """
+    begin = first
+    while begin < rows:
+        end = min(rows, begin + min(most, max(1, begin // 100)))
+        yield begin, end
+        begin = end
+
+
+def surprise(deviations: np.ndarray, first: int) -> np.ndarray:
+    """-log10 of the probability of a deviation as large, by those before it: 0 to 12; 0 before row `first` and where there is none (NaN).
+
+    Within the past by its rank, beyond by an exponential law fitted to the past's largest (peaks over a threshold, Pickands 1975).
+    """
+    found = np.zeros(len(deviations))
+    for begin, end in blocks(first, len(deviations)):
+        past = deviations[max(0, begin - _MEMORY) : begin]
+        past = np.sort(past[np.isfinite(past)])
+        if len(past) < LEAST:
+            continue
+        here = deviations[begin:end]
+        as_large = len(past) - np.searchsorted(past, here, side="left")
+        probability = (as_large + 1) / (len(past) + 1)
+        peaks = past[-max(LEAST, int(_TAIL * len(past))) :]
+        # Where the largest are all the same, a third of their distance from the median is taken for their mean excess.
+        excess = (peaks - peaks[0]).mean() or max(peaks[0] - past[len(past) // 2], 1e-12) / 3
+        beyond = len(peaks) / (len(past) + 1) * np.exp(-np.maximum(here - peaks[0], 0) / excess)
+        probability = np.where(here > peaks[0], np.minimum(probability, beyond), probability)
+        found[begin:end] = np.where(np.isfinite(here), -np.log10(np.maximum(probability, 10.0**-_MOST)), 0.0)
+    return np.maximum(found, 0.0)

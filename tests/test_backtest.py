@@ -1,0 +1,295 @@
+"""The detectors over a file: strictly causal, right on series whose faults are known, and clear about files that cannot be used."""
+
+import io
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pandas as pd
+import pytest
+from rich.console import Console
+from sklearn.metrics import average_precision_score, f1_score, precision_score, recall_score, roc_auc_score
+
+from streaming_pipeline import backtest
+from streaming_pipeline.cli import main
+from streaming_pipeline.detectors import DETECTORS, discord, ensemble, forecast, shift, textbook
+from streaming_pipeline.detectors.surprise import surprise
+from streaming_pipeline.errors import PipelineError, UsageError
+
+DAY = 288  # rows of five minutes
+
+
+def series(values, interval=300.0, labels=None):
+    values = np.asarray(values, dtype=float).reshape(len(values), -1)
+    seconds = np.arange(len(values)) * interval
+    return backtest.Series(seconds.astype(int).astype(str), seconds, values, labels, 0)
+
+
+def of_kind(kind, rng, rows):
+    """A clean series of one column."""
+    time = np.arange(rows)
+    wave = np.sin(2 * np.pi * time / DAY + rng.uniform(0, 6))
+    if kind == "daily":
+        return 50 + 20 * wave + rng.normal(0, 2, rows)
+    if kind == "flat":
+        return 50 + rng.normal(0, 2, rows)
+    if kind == "skewed":
+        return np.exp(rng.normal(0, 0.5, rows)) * (1 + 0.5 * wave)
+    if kind == "counts":
+        return rng.poisson(20 + 15 * wave).astype(float)
+    steps = rng.normal(0, 1, rows)
+    for row in range(1, rows):
+        steps[row] += 0.97 * steps[row - 1]
+    return steps
+
+
+def rig(rng, rows=1_100, columns=6):
+    """A rig of several sensors that move together and warm up, and the rows in which one or two of them are off."""
+    common = np.zeros((rows, 2))
+    for row in range(1, rows):
+        common[row] = 0.9 * common[row - 1] + rng.normal(0, 0.4, 2)
+    values = common @ rng.normal(0, 1, (2, columns)) + rng.normal(0, 0.6, (rows, columns))
+    values += np.linspace(0, 0.5, rows)[:, None] * rng.normal(0, 1, columns)
+    is_fault = np.zeros(rows, dtype=bool)
+    is_fault[650:1_000] = True
+    for column in rng.choice(columns, rng.integers(1, 3), replace=False):
+        values[is_fault, column] += rng.uniform(2, 4) * values[:400, column].std()
+    return values * rng.uniform(0.1, 100, columns), is_fault
+
+
+@pytest.mark.parametrize("columns", [1, 3])
+def test_no_score_depends_on_a_later_row(columns):
+    rng = np.random.default_rng(3)
+    values = np.column_stack([of_kind(kind, rng, 900) for kind in ("daily", "skewed", "walk")[:columns]])
+    values[700:720] += 30
+    whole = backtest.backtest(series(values), 250)
+    for rows in (251, 300, 399, 640, 705, 899):
+        cut = backtest.backtest(series(values[:rows]), 250)
+        pd.testing.assert_frame_equal(cut, whole[:rows], check_exact=False, rtol=0, atol=1e-12)
+
+
+def test_deviations_of_a_series_that_stays_the_same_are_as_surprising_as_they_are_rare():
+    rng = np.random.default_rng(1)
+    found = np.concatenate([surprise(rng.exponential(1, 5_000), 500)[500:] for _ in range(10)])
+    for power, least, most in ((1, 0.09, 0.11), (2, 0.008, 0.0125), (3, 0.0004, 0.002)):
+        assert least < (found >= power).mean() < most
+
+
+def test_what_stands_far_out_is_more_surprising_the_further_out():
+    deviations = np.concatenate([np.random.default_rng(2).exponential(1, 1_000), [12, 20, 30, np.nan]])
+    assert np.all(np.diff(surprise(deviations, 100)[1_000:1_003]) >= 0)
+    assert surprise(deviations, 100)[1_000] > 3
+    assert surprise(deviations, 100)[-1] == 0
+
+
+def test_the_textbook_detectors_take_centre_and_scale_from_the_rows_before():
+    rng = np.random.default_rng(4)
+    values = rng.normal(100, 5, 400)
+    values[200] = 150
+    found = textbook.distances(values, 400, list(DETECTORS))
+    past = values[:200]
+    low, middle, high = np.quantile(past, [0.25, 0.5, 0.75])
+    mad = np.median(np.abs(past - middle)) / 0.6745
+    expected = {
+        "zscore": abs(150 - past.mean()) / past.std() / DETECTORS["zscore"].THRESHOLD,
+        "robust_zscore": abs(150 - middle) / mad / DETECTORS["robust_zscore"].THRESHOLD,
+        "iqr": abs(150 - (low + high) / 2) / (high - low) / DETECTORS["iqr"].THRESHOLD,
+    }
+    for name, distance in expected.items():
+        assert found[name][200] == pytest.approx(distance, rel=1e-9 if name == "zscore" else 0.1)
+        assert np.isnan(found[name][:200]).all()
+
+
+def test_a_forecast_knows_the_time_of_day_and_of_the_week():
+    rng = np.random.default_rng(5)
+    time = np.arange(21 * 48)
+    is_weekend = time // 48 % 7 >= 5
+    values = np.where(is_weekend, 100, 500 + 300 * np.sin(2 * np.pi * time / 48)) + rng.normal(0, 5, len(time))
+    by_week = np.abs(forecast.residuals(time * 1800.0, values, 1800.0))
+    by_level = np.abs(forecast.residuals(time * 1800.0, values, 86_400.0))
+    third_week = slice(14 * 48, None)
+    assert np.median(by_week[third_week]) < 2
+    # A quiet Wednesday noon is nothing to who knows no week, since values that low are usual.
+    values[16 * 48 + 20] = 100
+    off = np.abs(forecast.residuals(time * 1800.0, values, 1800.0))[16 * 48 + 20]
+    assert off > 10 * np.quantile(by_week[third_week], 0.95) > 0 and by_level.max() < off
+
+
+def test_the_nearest_shape_is_the_nearest_of_all_that_were_looked_through():
+    rng = np.random.default_rng(6)
+    values = rng.normal(0, 1, 300)
+    found, length = discord.nearest_shape(values), discord.LENGTH
+    runs = np.array([values[begin : begin + length] - values[begin : begin + length].mean() for begin in range(300 - length + 1)])
+    end = 200  # of 2 * LENGTH rows, each begins a block of its own
+    distances = np.sqrt(((runs[end - length + 1] - runs[: end - 2 * length + 2]) ** 2).mean(axis=1))
+    assert distances.min() - 1e-9 <= found[end] <= np.sort(distances)[2 * length] + 1e-9
+    again = np.concatenate([values[:100], values[40:80]])
+    assert discord.nearest_shape(again)[139] == pytest.approx(0, abs=1e-6)
+    assert np.nanmin(discord.nearest_value(np.arange(300.0))) >= 1
+
+
+@pytest.mark.parametrize("kind", ["daily", "flat", "skewed", "counts", "walk"])
+def test_one_column_few_alarms_and_one_of_them_where_something_is_wrong(kind):
+    caught = false_alarms = 0
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        values = of_kind(kind, rng, 3_000)
+        begin = int(rng.integers(1_200, 2_600))
+        values[begin : begin + 60] += rng.choice([-1, 1]) * 5 * values[:450].std()
+        flags = backtest.backtest(series(values), 450, ())["ensemble_flag"].to_numpy()
+        caught += flags[begin : begin + 80].any()
+        false_alarms += flags.sum() - flags[begin : begin + 80].sum()
+        assert flags[begin : begin + 80].sum() <= 2
+    assert caught >= 3
+    assert false_alarms <= 4 * 4
+
+
+@pytest.mark.parametrize("fault", ["stands_still", "shakes"])
+def test_a_sensor_that_stands_still_or_shakes_is_found(fault):
+    rng = np.random.default_rng(8)
+    values = of_kind("daily", rng, 3_000)
+    values[2_000:2_100] = values[2_000] if fault == "stands_still" else values[2_000:2_100] + rng.normal(0, 25, 100)
+    flags = backtest.backtest(series(values), 450, ())["ensemble_flag"].to_numpy()
+    assert flags[2_000:2_110].any()
+
+
+def test_several_columns_flags_stay_up_while_the_fault_lasts():
+    totals = np.zeros(4)
+    for seed in range(10):
+        values, is_fault = rig(np.random.default_rng(seed))
+        flags = shift.faults(values, 400)[1][400:]
+        truth = is_fault[400:]
+        totals += [(flags & truth).sum(), (flags & ~truth).sum(), (~flags & truth).sum(), (~flags & ~truth).sum()]
+    hits, false, missed, right = totals
+    assert 2 * hits / (2 * hits + false + missed) > 0.85
+    assert false / (false + right) < 0.15
+
+
+def test_after_an_alarm_there_is_silence_for_a_while():
+    strength = np.zeros(1_000)
+    strength[[150, 500, 501, 510, 600]] = 2
+    assert np.flatnonzero(ensemble.alarms(strength, 200)).tolist() == [500, 600]
+
+
+@pytest.mark.parametrize("columns", [1, 2])
+@pytest.mark.parametrize("train", [1, 2, 19, 20, 39, 61, 299])
+def test_any_number_of_training_rows_is_honoured(train, columns):
+    values = np.random.default_rng(9).normal(0, 1, (300, columns))
+    scores = backtest.backtest(series(values), train)
+    numbers = scores.drop(columns="timestamp")
+    assert len(scores) == 300 and np.isfinite(numbers.to_numpy()).all()
+    assert (numbers[:train].to_numpy() == 0).all()
+    assert numbers.filter(like="_score").to_numpy().min() >= 0 and numbers.filter(like="_score").to_numpy().max() <= 1
+    assert set(np.unique(numbers.filter(like="_flag"))) <= {0, 1}
+
+
+@pytest.mark.parametrize("columns", [1, 2])
+def test_a_constant_series_has_no_alarm_and_one_that_stops_to_be_has(columns):
+    values = np.full((600, columns), 7.0)
+    quiet = backtest.backtest(series(values), 100)
+    assert quiet.filter(like="_flag").to_numpy().sum() == 0
+    assert "never change" in " ".join(backtest.notes(series(values), 100))
+    values[400:] = 8
+    assert backtest.backtest(series(values), 100)["ensemble_flag"][400:420].any()
+
+
+def test_metrics_are_those_of_scikit_learn_and_count_no_training_row():
+    rng = np.random.default_rng(10)
+    labels, score, flag = rng.integers(0, 2, 500), rng.random(500), rng.integers(0, 2, 500)
+    found = backtest.metrics(pd.DataFrame({"one_score": score, "one_flag": flag}), labels, 100).iloc[0]
+    truth, told = labels[100:], flag[100:]
+    assert found["flags"] == told.sum()
+    assert found["precision"] == pytest.approx(precision_score(truth, told))
+    assert found["recall"] == pytest.approx(recall_score(truth, told))
+    assert found["f1"] == pytest.approx(f1_score(truth, told))
+    assert found["auroc"] == pytest.approx(roc_auc_score(truth, score[100:]))
+    assert found["average_precision"] == pytest.approx(average_precision_score(truth, score[100:]))
+    nothing = backtest.metrics(pd.DataFrame({"one_score": score, "one_flag": 0 * flag}), 0 * labels, 100).iloc[0]
+    assert np.isnan([nothing["precision"], nothing["recall"], nothing["auroc"]]).all()
+
+
+def csv(path, rows=300, separator=",", **columns):
+    times = [datetime(2026, 1, 1, tzinfo=UTC) + timedelta(minutes=5 * n) for n in range(rows)]
+    frame = pd.DataFrame({"time": [f"{time:%Y-%m-%d %H:%M:%S}" for time in times], **columns})
+    frame.to_csv(path, index=False, sep=separator)
+    return frame
+
+
+def test_the_command_writes_one_row_for_each_of_the_file_and_says_how_good_it_is(tmp_path, capsys):
+    rng = np.random.default_rng(11)
+    values = rng.normal(10, 1, 300)
+    values[200:215] += 12
+    frame = csv(
+        tmp_path / "in.csv", separator=";", value=values, other=rng.normal(0, 1, 300), fault=(np.arange(300) // 15 == 200 // 15) * 1
+    )
+    places = ["--output", str(tmp_path / "out.csv"), "--plot", str(tmp_path / "out.png")]
+    line = ["backtest", str(tmp_path / "in.csv"), "--timestamp", "time", "--value", "value", "--label", "fault", *places]
+    assert main([*line, "--detector", "iqr", "--detector", "iforest", "--train-rows", "77"]) == 0
+    said = capsys.readouterr().out
+    assert "223 rows judged, 77 learnt from" in said and "ensemble" in said and "zscore" not in said
+    scores = pd.read_csv(tmp_path / "out.csv")
+    expected = ["timestamp", *(f"{name}_{part}" for name in ("iqr", "iforest", "ensemble") for part in ("score", "flag"))]
+    assert scores.columns.tolist() == expected
+    assert scores["timestamp"].tolist() == frame["time"].tolist()
+    assert scores["ensemble_flag"][200:215].any() and scores["iqr_flag"][200:215].any()
+    assert (tmp_path / "out.png").read_bytes().startswith(b"\x89PNG")
+    assert main([*line[:6], "--value", "other", *places, "--train-fraction", "0.5"]) == 0
+    assert (pd.read_csv(tmp_path / "out.csv").drop(columns="timestamp")[:150] == 0).all(axis=None)
+
+
+def test_gaps_empty_cells_and_unix_times_are_read(tmp_path):
+    seconds = 1_700_000_000 + np.concatenate([np.arange(100) * 60, 90_000 + np.arange(100) * 60])
+    values = np.random.default_rng(12).normal(0, 1, 200)
+    texts = [f"{value:.4f}" for value in values]
+    texts[0] = texts[50] = ""
+    pd.DataFrame({"t": seconds, "v": texts}).to_csv(tmp_path / "in.csv", index=False)
+    read = backtest.read_series(tmp_path / "in.csv", "t", ["v"], None)
+    assert read.missing == 2 and read.seconds.tolist() == seconds.tolist() and read.interval(100) == 60
+    assert read.values[50, 0] == read.values[49, 0]
+    pd.DataFrame({"t": seconds * 1000, "v": texts}).to_csv(tmp_path / "in.csv", index=False)
+    assert backtest.read_series(tmp_path / "in.csv", "t", ["v"], None).seconds.tolist() == seconds.tolist()
+    assert len(backtest.backtest(read, 30)) == 200
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "cannot be read as CSV"),
+        ("time,value\n", "no rows"),
+        ("time,other\n2026-01-01,1\n", "has no column 'value'; it has time, other"),
+        ("time,value\n2026-01-01,1\nyesterday,2\n", "line 3: time is 'yesterday', which is no time"),
+        ("time,value\n2026-01-02,1\n2026-01-01,2\n", "line 3: time 2026-01-01 is before that of the line above. Sort the file by time"),
+        ("time,value\n2026-01-01,1\n2026-01-02,much\n", "line 3: value is 'much', which is no number"),
+        ("time,value\n2026-01-01,1\n2026-01-02,inf\n", "line 3: value is 'inf', which is no number"),
+        ("time,value\n2026-01-01,\n2026-01-02,\n", "value has no number in any row"),
+        ("time,value,label\n2026-01-01,1,maybe\n", "line 2: label is 'maybe'; a label is 0 or 1"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_one_sentence(tmp_path, capsys, text, said):
+    (tmp_path / "in.csv").write_text(text)
+    line = ["backtest", str(tmp_path / "in.csv"), "--timestamp", "time", "--value", "value", "--output", str(tmp_path / "out.csv")]
+    assert main([*line, *(["--label", "label"] if "label" in text else [])]) in (1, 2)
+    error = capsys.readouterr().err
+    assert said in error and "Traceback" not in error
+    assert not (tmp_path / "out.csv").exists()
+
+
+def test_files_that_are_not_there_and_numbers_that_cannot_be(tmp_path):
+    with pytest.raises(UsageError, match="There is no file"):
+        backtest.read_series(tmp_path / "none.csv", "time", ["value"], None)
+    for fraction, count in ((0.0, None), (1.0, None), (float("nan"), None), (None, 0), (None, 10), (None, -1)):
+        with pytest.raises(UsageError):
+            backtest.training_rows(10, fraction, count)
+    assert [backtest.training_rows(1_000, None, None), backtest.training_rows(3, 0.15, None), backtest.training_rows(10, None, 9)] == [
+        150,
+        1,
+        9,
+    ]
+    with pytest.raises(PipelineError, match="--output"):
+        backtest.write_scores(pd.DataFrame(), tmp_path / "none" / "out.csv")
+
+
+def test_the_summary_names_each_detector():
+    said = io.StringIO()
+    scores = backtest.backtest(series(np.random.default_rng(13).normal(0, 1, 200)), 50)
+    backtest.print_summary(scores, None, 50, Console(file=said, width=100))
+    assert all(name in said.getvalue() for name in (*backtest.NAMES, "ensemble"))
