@@ -15,6 +15,7 @@ MODULES = sorted(SOURCE.rglob("*.py"))
 BELOW = {
     "errors",
     "at_once",
+    "csv_series",
     "settings",
     "config_files",
     "contract",

@@ -11,6 +11,7 @@ from sklearn.metrics import average_precision_score, f1_score, precision_score, 
 
 from streaming_pipeline import backtest
 from streaming_pipeline.cli import main
+from streaming_pipeline.csv_series import Series, read_series
 from streaming_pipeline.detectors import DETECTORS, discord, ensemble, forecast, shift, textbook
 from streaming_pipeline.detectors.surprise import surprise
 from streaming_pipeline.errors import PipelineError, UsageError
@@ -21,7 +22,7 @@ DAY = 288  # rows of five minutes
 def series(values, interval=300.0, labels=None):
     values = np.asarray(values, dtype=float).reshape(len(values), -1)
     seconds = np.arange(len(values)) * interval
-    return backtest.Series(seconds.astype(int).astype(str), seconds, values, labels, 0)
+    return Series(seconds.astype(int).astype(str), seconds, values, labels, 0)
 
 
 def of_kind(kind, rng, rows):
@@ -242,11 +243,11 @@ def test_gaps_empty_cells_and_unix_times_are_read(tmp_path):
     texts = [f"{value:.4f}" for value in values]
     texts[0] = texts[50] = ""
     pd.DataFrame({"t": seconds, "v": texts}).to_csv(tmp_path / "in.csv", index=False)
-    read = backtest.read_series(tmp_path / "in.csv", "t", ["v"], None)
+    read = read_series(tmp_path / "in.csv", "t", ["v"], None)
     assert read.missing == 2 and read.seconds.tolist() == seconds.tolist() and read.interval(100) == 60
     assert read.values[50, 0] == read.values[49, 0]
     pd.DataFrame({"t": seconds * 1000, "v": texts}).to_csv(tmp_path / "in.csv", index=False)
-    assert backtest.read_series(tmp_path / "in.csv", "t", ["v"], None).seconds.tolist() == seconds.tolist()
+    assert read_series(tmp_path / "in.csv", "t", ["v"], None).seconds.tolist() == seconds.tolist()
     assert len(backtest.backtest(read, 30)) == 200
 
 
@@ -273,9 +274,15 @@ def test_a_file_that_cannot_be_used_is_one_sentence(tmp_path, capsys, text, said
     assert not (tmp_path / "out.csv").exists()
 
 
+def test_a_detector_that_there_is_not_is_named_before_the_file_is_read(tmp_path, capsys):
+    line = ["backtest", str(tmp_path / "in.csv"), "--timestamp", "time", "--value", "value", "--output", str(tmp_path / "out.csv")]
+    assert main([*line, "--detector", "lstm"]) == 2
+    assert "--detector lstm cannot be: use iforest, zscore" in capsys.readouterr().err
+
+
 def test_files_that_are_not_there_and_numbers_that_cannot_be(tmp_path):
     with pytest.raises(UsageError, match="There is no file"):
-        backtest.read_series(tmp_path / "none.csv", "time", ["value"], None)
+        read_series(tmp_path / "none.csv", "time", ["value"], None)
     for fraction, count in ((0.0, None), (1.0, None), (float("nan"), None), (None, 0), (None, 10), (None, -1)):
         with pytest.raises(UsageError):
             backtest.training_rows(10, fraction, count)

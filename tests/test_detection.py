@@ -67,7 +67,7 @@ def look_at(spark, settings, columns, borders):
     for number, (begin, end) in enumerate(pairwise(borders), 1):
         now = datetime.fromtimestamp(columns["arrival_ms"][end - 1] / 1000 + 1, UTC)
         new = silver.where(f"offset >= {begin} AND offset < {end}") if end > begin else None
-        last = detect(spark, settings, contract, begin_look(spark, settings, number), new, None, None, number, now, waiting=0)
+        last = detect(spark, settings, contract, begin_look(spark, settings, number), new, None, None, now, waiting=0)
     return last
 
 
@@ -187,7 +187,7 @@ def test_a_look_that_did_not_come_to_its_end_is_made_again_and_tells_nothing_twi
     now = datetime.fromtimestamp(columns["arrival_ms"][-1] / 1000 + 1, UTC)
     first = silver.where("offset < 50000")
     middle = datetime.fromtimestamp(columns["arrival_ms"][49_999] / 1000 + 1, UTC)
-    detect(spark, offline_settings, contract, begin_look(spark, offline_settings, 1), first, None, None, 1, middle, waiting=0)
+    detect(spark, offline_settings, contract, begin_look(spark, offline_settings, 1), first, None, None, middle, waiting=0)
     counts = []
     for _ in range(2):
         detect(
@@ -198,7 +198,6 @@ def test_a_look_that_did_not_come_to_its_end_is_made_again_and_tells_nothing_twi
             silver.where("offset >= 50000"),
             None,
             None,
-            2,
             now,
             waiting=0,
         )
@@ -218,9 +217,7 @@ def test_fields_that_may_be_empty_and_times_that_cannot_be(spark, offline_settin
     columns = fill_silver(spark, changed, generated, channel=values)
     contract = load_contract(changed.contract_path)
     now = START + timedelta(hours=6)
-    detect(
-        spark, changed, contract, begin_look(spark, changed, 1), spark.table(changed.table("silver_events")), None, None, 1, now, waiting=0
-    )
+    detect(spark, changed, contract, begin_look(spark, changed, 1), spark.table(changed.table("silver_events")), None, None, now, waiting=0)
     rows = held(spark, changed, "profile_metrics", "column_name = 'channel' AND slice = '*'")
     assert (sum(row["records"] for row in rows), sum(row["nulls"] for row in rows)) == (size, sum(v is None for v in values))
     assert held(spark, changed, "anomaly_logs") == []
@@ -301,16 +298,7 @@ def test_a_new_baseline_is_a_command_and_in_force_from_the_next_look_on(spark, o
     border = int(np.searchsorted(columns["arrival_ms"], (START + timedelta(days=6)).timestamp() * 1000))
     at = lambda place: datetime.fromtimestamp(columns["arrival_ms"][place] / 1000 + 1, UTC)  # noqa: E731
     detect(
-        spark,
-        settings,
-        contract,
-        begin_look(spark, settings, 1),
-        silver.where(f"offset < {border}"),
-        None,
-        None,
-        1,
-        at(border - 1),
-        waiting=0,
+        spark, settings, contract, begin_look(spark, settings, 1), silver.where(f"offset < {border}"), None, None, at(border - 1), waiting=0
     )
     psi = "metric = 'psi' AND slice = '*' AND comparison = 'baseline'"
     assert {row["is_drift"] for row in held(spark, settings, "drift_metrics", f"{psi} AND window_start >= '2026-03-06'")} == {True}
@@ -318,7 +306,7 @@ def test_a_new_baseline_is_a_command_and_in_force_from_the_next_look_on(spark, o
     begin, end = (str(START + timedelta(days=days)) for days in (4, 6))
     made = baseline.set_baseline(spark, settings, baseline.Choice.from_texts("after the change", begin, end))
     assert (made.baseline_id, made.windows) == (2, 48)
-    detect(spark, settings, contract, begin_look(spark, settings, 2), silver.where(f"offset >= {border}"), None, None, 2, at(-1), waiting=0)
+    detect(spark, settings, contract, begin_look(spark, settings, 2), silver.where(f"offset >= {border}"), None, None, at(-1), waiting=0)
     second = held(spark, settings, "drift_metrics", f"{psi} AND look = 2")
     assert len(second) >= 20 and {(row["baseline_id"], row["is_drift"]) for row in second} == {(2, False)}
     # What the baseline held is remembered: its first hour is judged already.

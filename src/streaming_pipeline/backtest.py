@@ -4,7 +4,6 @@ Nothing here needs Spark. Training rows get score 0 and flag 0; all scaling is f
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from sklearn.metrics import average_precision_score, roc_auc_score
 
+from streaming_pipeline.csv_series import Series
 from streaming_pipeline.detectors import DETECTORS, change, discord, ensemble, forecast, iforest, shift, textbook
 from streaming_pipeline.detectors.surprise import LEAST, surprise
 from streaming_pipeline.errors import PipelineError, UsageError
@@ -24,109 +24,6 @@ TRAIN_FRACTION = 0.15
 _MOST_DRAWN = 6
 _FLAGGED = 3.0
 """A detector's score is 0.5 where its deviation is to be expected once in a thousand rows; the forest flags from there."""
-
-
-@dataclass(frozen=True)
-class Series:
-    """A file: its timestamps as they stand there and in seconds, one column of numbers for each value, and labels if there are any."""
-
-    timestamps: np.ndarray
-    seconds: np.ndarray
-    values: np.ndarray
-    labels: np.ndarray | None
-    missing: int
-    """Cells without a number: each stands for the one before it."""
-
-    def interval(self, train: int) -> float:
-        """The usual number of seconds from row to row in the first `train` rows; 0 if there is none."""
-        steps = np.diff(self.seconds[:train])
-        return float(np.median(steps)) if len(steps) else 0.0
-
-
-def read_series(path: Path, timestamp: str, values: Sequence[str], label: str | None) -> Series:
-    """Read a CSV file (comma, semicolon or tab). Raises `PipelineError` that names the row and the column of what cannot be used."""
-    try:
-        with path.open(encoding="utf-8-sig") as file:
-            header = file.readline()
-        separator = max(",;\t", key=header.count)
-        wanted = [timestamp, *values, *([label] if label else [])]
-        frame = pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig", skipinitialspace=True)
-    except FileNotFoundError as error:
-        raise UsageError(f"There is no file {path}.") from error
-    except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise PipelineError(f"{path} cannot be read as CSV: {' '.join(str(error).split())}") from error
-    frame.columns = [name.strip() for name in frame.columns]
-    for name in wanted:
-        if name not in frame.columns:
-            raise UsageError(f"{path} has no column {name!r}; it has {', '.join(frame.columns)}.")
-    if frame.empty:
-        raise PipelineError(f"{path} has a header and no rows.")
-    seconds = _seconds(path, frame[timestamp])
-    columns = [_numbers(path, frame[name]) for name in values]
-    labels = _labels(path, frame[label]) if label else None
-    missing = int(sum(np.isnan(column).sum() for column in columns))
-    return Series(frame[timestamp].to_numpy(), seconds, np.column_stack([_filled(column) for column in columns]), labels, missing)
-
-
-def _line(row: int) -> str:
-    return f"line {row + 2}"
-
-
-def _seconds(path: Path, texts: pd.Series) -> np.ndarray:
-    numbers = pd.to_numeric(texts, errors="coerce")
-    if numbers.notna().all():
-        seconds = numbers.to_numpy(dtype=float)
-        # Milliseconds since 1970 are what a number beyond the year 5000 means.
-        seconds = seconds / 1000 if np.abs(seconds).max() > 1e11 else seconds
-    else:
-        times = pd.to_datetime(texts, errors="coerce", utc=True, format="ISO8601")
-        if times.isna().any():
-            times = times.fillna(pd.to_datetime(texts[times.isna()], errors="coerce", utc=True, format="mixed"))
-        if times.isna().any():
-            row = int(np.flatnonzero(times.isna())[0])
-            raise PipelineError(
-                f"{path}, {_line(row)}: {texts.name} is {texts.iloc[row]!r}, which is no time. Write times as 2026-01-31 23:59:00, or in "
-                "seconds since 1970."
-            )
-        seconds = times.dt.tz_localize(None).to_numpy(dtype="datetime64[ns]").astype("int64") / 1e9
-    if not np.isfinite(seconds).all():
-        row = int(np.flatnonzero(~np.isfinite(seconds))[0])
-        raise PipelineError(f"{path}, {_line(row)}: {texts.name} is {texts.iloc[row]!r}, which is no time.")
-    backwards = np.flatnonzero(np.diff(seconds) < 0)
-    if len(backwards):
-        row = int(backwards[0]) + 1
-        raise PipelineError(
-            f"{path}, {_line(row)}: {texts.name} {texts.iloc[row]} is before that of the line above. Sort the file by {texts.name}."
-        )
-    return seconds
-
-
-def _numbers(path: Path, texts: pd.Series) -> np.ndarray:
-    stripped = texts.str.strip()
-    empty = stripped.str.lower().isin(("", "na", "nan", "null", "none"))
-    numbers = pd.to_numeric(stripped.mask(empty), errors="coerce")
-    wrong = (numbers.isna() & ~empty) | np.isinf(numbers)
-    if wrong.any():
-        row = int(np.flatnonzero(wrong)[0])
-        raise PipelineError(f"{path}, {_line(row)}: {texts.name} is {texts.iloc[row]!r}, which is no number. An empty cell is allowed.")
-    if empty.all():
-        raise PipelineError(f"{path}: {texts.name} has no number in any row.")
-    return numbers.to_numpy(dtype=float)
-
-
-def _labels(path: Path, texts: pd.Series) -> np.ndarray:
-    known = {"": 0, "0": 0, "0.0": 0, "false": 0, "1": 1, "1.0": 1, "true": 1}
-    labels = texts.str.strip().str.lower().map(known)
-    if labels.isna().any():
-        row = int(np.flatnonzero(labels.isna())[0])
-        raise PipelineError(f"{path}, {_line(row)}: {texts.name} is {texts.iloc[row]!r}; a label is 0 or 1.")
-    return labels.to_numpy(dtype=int)
-
-
-def _filled(column: np.ndarray) -> np.ndarray:
-    """Each missing number as the one before it; those before the first as 0, since nothing is known yet."""
-    place = np.maximum.accumulate(np.where(np.isnan(column), -1, np.arange(len(column))))
-    return np.where(place < 0, 0.0, column[np.maximum(place, 0)])
 
 
 def training_rows(rows: int, fraction: float | None, count: int | None) -> int:
@@ -144,7 +41,8 @@ def training_rows(rows: int, fraction: float | None, count: int | None) -> int:
 def forest_inputs(values: np.ndarray, seconds: np.ndarray, train: int) -> np.ndarray:
     """What the forest sees of each row: each value, its step, its recent mean and spread, and, if each half of the training has all times
     of day, that."""
-    spread = np.sqrt(np.maximum(change.moving_mean((values - change.moving_mean(values, 20)) ** 2, 20), 0))
+    away = values - change.moving_mean(values, change.ROWS)
+    spread = np.sqrt(np.maximum(change.moving_mean(away**2, change.ROWS), 0))
     parts = [values, np.diff(values, axis=0, prepend=values[:1]), change.moving_mean(values, 5), spread]
     if train > 8 and seconds[train - 1] - seconds[0] >= 2 * forecast.DAY:
         phase = 2 * np.pi * (seconds % forecast.DAY) / forecast.DAY
@@ -166,10 +64,11 @@ def _isolation(inputs: np.ndarray, train: int) -> np.ndarray:
 def strengths(series: Series, train: int, names: Sequence[str]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Detector → (strength, flags) of each row; with `ensemble`. A strength of 1 is a score of 0.5."""
     values, interval = series.values, series.interval(train)
-    inputs = forest_inputs(values, series.seconds, train)
-    isolated = _isolation(inputs, train)
+    has_one = values.shape[1] == 1
+    if "iforest" in names or has_one:
+        isolated = _isolation(forest_inputs(values, series.seconds, train), train)
     chosen = [name for name in names if name in DETECTORS]
-    far = [textbook.distances(column, train, chosen) for column in values.T]
+    far = [textbook.distances(column, train, chosen) for column in values.T] if chosen else []
     found: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     for name in names:
         if name == "iforest":
@@ -178,7 +77,7 @@ def strengths(series: Series, train: int, names: Sequence[str]) -> dict[str, tup
         else:
             distance = np.fmax.reduce([one[name] for one in far])
             found[name] = surprise(distance, train) / _FLAGGED, np.nan_to_num(distance) >= 1
-    if len(values.T) > 1:
+    if not has_one:
         found["ensemble"] = shift.faults(values, train)
     else:
         column = values[:, 0]
@@ -196,6 +95,13 @@ def strengths(series: Series, train: int, names: Sequence[str]) -> dict[str, tup
     return found
 
 
+def check_names(names: Sequence[str]) -> None:
+    """Raise `UsageError` for a detector that there is not."""
+    for name in names:
+        if name not in NAMES:
+            raise UsageError(f"--detector {name} cannot be: use {', '.join(NAMES)}.")
+
+
 def backtest(series: Series, train: int, names: Sequence[str] = NAMES) -> pd.DataFrame:
     """One row for each of the series: `timestamp`, and for each detector and `ensemble` `<name>_score` in [0, 1] and `<name>_flag`."""
     columns: dict[str, np.ndarray] = {"timestamp": series.timestamps}
@@ -206,14 +112,17 @@ def backtest(series: Series, train: int, names: Sequence[str] = NAMES) -> pd.Dat
     return pd.DataFrame(columns)
 
 
+def _detectors(scores: pd.DataFrame) -> list[str]:
+    return [column.removesuffix("_score") for column in scores.columns if column.endswith("_score")]
+
+
 def metrics(scores: pd.DataFrame, labels: np.ndarray, train: int) -> pd.DataFrame:
     """Per detector, over the rows behind the training: how many it flags, precision, recall, F1, AUROC and average precision; NaN where
     the labels are all alike, or nothing is flagged."""
     truth = labels[train:]
     rows = []
-    for column in (c for c in scores.columns if c.endswith("_score")):
-        name = column.removesuffix("_score")
-        score, flags = scores[column].to_numpy()[train:], scores[f"{name}_flag"].to_numpy()[train:]
+    for name in _detectors(scores):
+        score, flags = scores[f"{name}_score"].to_numpy()[train:], scores[f"{name}_flag"].to_numpy()[train:]
         hits, flagged, positives = int((flags * truth).sum()), int(flags.sum()), int(truth.sum())
         is_mixed = 0 < positives < len(truth)
         rows.append(
@@ -256,7 +165,7 @@ def print_summary(scores: pd.DataFrame, labels: np.ndarray | None, train: int, c
     """Print what each detector flags and, by labels, how good it is."""
     if labels is None:
         table = Table("detector", "flags")
-        for name in (c.removesuffix("_flag") for c in scores.columns if c.endswith("_flag")):
+        for name in _detectors(scores):
             table.add_row(name, f"{scores[f'{name}_flag'].sum():,}")
     else:
         found = metrics(scores, labels, train)

@@ -144,10 +144,13 @@ def _resend(options: argparse.Namespace, console: Console) -> int:
 
 def _backtest(options: argparse.Namespace, console: Console) -> int:
     from streaming_pipeline import backtest
+    from streaming_pipeline.csv_series import read_series
 
-    series = backtest.read_series(options.file, options.timestamp, options.value, options.label)
+    names = tuple(dict.fromkeys(options.detector)) or backtest.NAMES
+    backtest.check_names(names)
+    series = read_series(options.file, options.timestamp, options.value, options.label)
     train = backtest.training_rows(len(series.seconds), options.train_fraction, options.train_rows)
-    scores = backtest.backtest(series, train, tuple(dict.fromkeys(options.detector)) or backtest.NAMES)
+    scores = backtest.backtest(series, train, names)
     backtest.write_scores(scores, options.output)
     for note in backtest.notes(series, train):
         console.print(note, soft_wrap=True, highlight=False)
@@ -347,8 +350,8 @@ def _parser() -> argparse.ArgumentParser:
         "--detector",
         action="append",
         default=[],
-        choices=("iforest", "zscore", "robust_zscore", "iqr", "moving_average"),
-        help="this one beside the ensemble (may be repeated; default: all)",
+        metavar="NAME",
+        help="iforest, zscore, robust_zscore, iqr or moving_average, beside the ensemble (may be repeated; default: all)",
     )
     training = backtest.add_mutually_exclusive_group()
     training.add_argument("--train-fraction", type=float, metavar="SHARE", help="share of the rows to learn from (default: 0.15)")

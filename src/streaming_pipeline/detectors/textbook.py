@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from streaming_pipeline.detectors import DETECTORS
-from streaming_pipeline.detectors.bins import SHARES, lay_bins
+from streaming_pipeline.detectors.bins import SHARES, as_seen, lay_bins
 from streaming_pipeline.detectors.memory import Memory
 from streaming_pipeline.detectors.summary import Summary
 from streaming_pipeline.detectors.surprise import blocks
@@ -24,8 +24,7 @@ def distances(values: np.ndarray, train: int, names: Sequence[str]) -> dict[str,
     As in monitoring, skewed values are seen as asinh(x / s), and what lies outside of a detector's fences is not learnt from.
     """
     edges, scale = lay_bins(np.quantile(values[:train], SHARES))
-    seen = np.arcsinh(values / scale) if scale else values
-    bins = np.unique(np.arcsinh(np.array(edges) / scale) if scale else np.array(edges))
+    seen, bins = as_seen(values, scale), as_seen(edges, scale)
     memory = Memory(bins)
     first = train // 2
     if first:

@@ -33,8 +33,9 @@ _LOOK_BACK = 10
 
 @dataclass(frozen=True)
 class Begun:
-    """What a look begins with: the state that the one before has left, and the newest baseline."""
+    """What a look of this number begins with: the state that the one before has left, and the newest baseline."""
 
+    look: int
     held: list[Row]
     baseline: Baseline | None
 
@@ -57,7 +58,7 @@ def begin_look(spark: SparkSession, settings: Settings, look: int) -> Begun:
     """Create the tables that are missing, take away what a look of this number has left behind, and read what it begins with."""
     created = tables.create_missing(spark, settings, _TABLES)
     held = [] if tables.MONITOR_STATE.name in created else states.finished(spark, settings, look, _TABLES)
-    return Begun(held, None if tables.BASELINES.name in created else baselines.newest(spark, settings, SILVER))
+    return Begun(look, held, None if tables.BASELINES.name in created else baselines.newest(spark, settings, SILVER))
 
 
 def detect(
@@ -68,7 +69,6 @@ def detect(
     new: DataFrame | None,
     bronze: DataFrame | None,
     quarantined: DataFrame | None,
-    look: int,
     now: datetime,
     waiting: int | None,
 ) -> Detection:
@@ -77,6 +77,7 @@ def detect(
     `waiting` records on the topic say that its source is not silent, whatever the tables hold.
     """
     baseline = begun.baseline
+    is_first = begun.look == 1
     version = baseline.baseline_id if baseline else 0
     if baseline and baseline.shape.window_minutes != settings.window_minutes:
         baseline = None
@@ -98,7 +99,7 @@ def detect(
     made = None
     if baseline is None and new is not None:
         # What is new in the first look is all there is, and counted already.
-        known = _by_event_window(counted) if look == 1 else None
+        known = _by_event_window(counted) if is_first else None
         made = baseline = _first_baseline(spark, settings, contract, closed_before, anomalies, version + 1, known)
         # Counted without bins: minutes' means are judged from the next look on.
         if made and set(made.shape.slices) != set(shape.slices):
@@ -106,8 +107,8 @@ def detect(
         shape = made.shape if made else shape
     profiles = profile.collect(new, counted, contract, shape) if counted is not None else {}
     if made:
-        is_all_new = look == 1  # then what is new holds the baseline's windows whole
-        reference = profiles if is_all_new else baselines.held_by(spark.table(settings.table(SILVER)), contract, made)
+        # What is new in the first look holds the baseline's windows whole.
+        reference = profiles if is_first else baselines.held_by(spark.table(settings.table(SILVER)), contract, made)
         reference = {key: one for key, one in reference.items() if key[0] in made.windows}
         baseline = made = made.with_reference(reference)
         values.learn(state.memories, reference, shape)
@@ -125,7 +126,7 @@ def detect(
 
     found = Found(profiles, judged, anomalies, outside, baseline, made is not None)
     if new is not None or bronze is not None or judged or anomalies:
-        findings = write(spark, settings, Look(look, settings.run_id, now, settings.window_minutes), state, found)
+        findings = write(spark, settings, Look(begun.look, settings.run_id, now, settings.window_minutes), state, found)
     else:
         findings = {}
     silent = allowed = None

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import partial
+from functools import partial, reduce
 from typing import Any
 
 from pyspark.sql import DataFrame, SparkSession
@@ -169,14 +169,15 @@ def _anomaly_row(one: Anomaly, look: Look) -> dict[str, Any]:
 def _append_anomalies(spark: SparkSession, settings: Settings, look: Look, found: Found) -> int:
     """Write all anomalies in one commit; returns how many of them are events."""
     rows = [_anomaly_row(one, look) for one in found.anomalies]
-    if found.outside is None:
-        if rows:
-            tables.append_rows(spark, settings, tables.ANOMALY_LOGS, rows)
+    frames = [tables.few_rows(spark, tables.ANOMALY_LOGS, rows)] if rows else []
+    frames += [_outlier_rows(found.outside, look)] if found.outside is not None else []
+    if not frames:
         return 0
-    events = _outlier_rows(found.outside, look)
-    if rows:
-        events = events.unionByName(tables.few_rows(spark, tables.ANOMALY_LOGS, rows), allowMissingColumns=True)
-    return tables.append(settings, tables.ANOMALY_LOGS.name, events) - len(rows)
+    return tables.append(settings, tables.ANOMALY_LOGS.name, reduce(_union, frames)) - len(rows)
+
+
+def _union(one: DataFrame, other: DataFrame) -> DataFrame:
+    return one.unionByName(other, allowMissingColumns=True)
 
 
 def _outlier_rows(outside: DataFrame, look: Look) -> DataFrame:

@@ -104,7 +104,7 @@ def monitor_silver_events(spark: SparkSession, settings: Settings) -> MonitorLog
     lost_records = None if lost is None else sum(lost.values())
 
     now = datetime.now(UTC)
-    detection = detect(spark, settings, contract, begun, new if seen.records else None, bronze, quarantined, look, now, lag)
+    detection = detect(spark, settings, contract, begun, new if seen.records else None, bronze, quarantined, now, lag)
 
     # After the queries and after Kafka was asked: the row tells of the tables as they were until now. Behind the last look also where
     # the clock was set back since: the newest row is where the next look begins.

@@ -18,6 +18,7 @@ from pyspark.sql import functions as F
 
 from streaming_pipeline.at_once import at_once
 from streaming_pipeline.contract import Contract
+from streaming_pipeline.detectors.bins import as_seen
 from streaming_pipeline.detectors.summary import Summary
 from streaming_pipeline.monitoring.windows import window_of
 
@@ -44,8 +45,7 @@ class Shape:
 
     def scaled(self, column: str, values: np.ndarray) -> np.ndarray:
         """Values as the detectors see them."""
-        scale = self.scales.get(column)
-        return np.arcsinh(np.asarray(values) / scale) if scale else np.asarray(values)
+        return as_seen(values, self.scales.get(column))
 
     def scaled_edges(self, column: str) -> np.ndarray:
         """The edges of its bins, as the detectors see them."""
@@ -106,15 +106,15 @@ def slice_number(contract: Contract, shape: Shape) -> Column:
 
     Rows are grouped by numbers: with a text among them it would take twice the time.
     """
-    number = F
-    for place, name in enumerate(shape.slices if contract.slice_field else ()):
-        number = number.when(F.col(f"`{contract.slice_field}`").cast("string") == name, place)
-    return (F.lit(0) if number is F else number.otherwise(len(shape.slices))).alias("slice_number")
+    text = F.col(f"`{contract.slice_field}`").cast("string") if contract.slice_field else F.lit(None)
+    places = (F.when(text == name, place) for place, name in enumerate(shape.slices))
+    return F.coalesce(*places, F.lit(len(shape.slices))).alias("slice_number")
 
 
-def slice_name(shape: Shape) -> Column:
-    """The slice that a `slice_number` stands for."""
-    return F.element_at(F.array(*(F.lit(name) for name in (*shape.slices, OTHER))), F.col("slice_number") + 1).alias("slice")
+def with_slice(rows: DataFrame, shape: Shape) -> DataFrame:
+    """Rows with their `slice` by name, instead of its `slice_number`."""
+    names = F.array(*(F.lit(name) for name in (*shape.slices, OTHER)))
+    return rows.withColumn("slice", F.element_at(names, F.col("slice_number") + 1)).drop("slice_number")
 
 
 def counts(silver: DataFrame, contract: Contract, shape: Shape) -> DataFrame:
@@ -128,8 +128,7 @@ def counts(silver: DataFrame, contract: Contract, shape: Shape) -> DataFrame:
         value = scaled_column(F.col(f"`{name}`").cast("double"), shape.scales.get(name))
         low, high = shape.ends(name)
         sums += [F.count(value).alias(f"present_{name}"), F.sum(F.greatest(F.least(value, F.lit(high)), F.lit(low))).alias(f"sum_{name}")]
-    counted = silver.groupBy(*keys).agg(F.count(F.lit(1)).alias("records"), *nulls, *sums)
-    return counted.select("minute", "window", slice_name(shape), *counted.columns[len(keys) :])
+    return with_slice(silver.groupBy(*keys).agg(F.count(F.lit(1)).alias("records"), *nulls, *sums), shape)
 
 
 def sketches(silver: DataFrame, contract: Contract, shape: Shape) -> DataFrame:
@@ -137,7 +136,7 @@ def sketches(silver: DataFrame, contract: Contract, shape: Shape) -> DataFrame:
     names = many_valued(contract)
     keys = (event_window(contract, shape), slice_number(contract, shape))
     hashed = (F.hll_sketch_agg(F.xxhash64(f"`{name}`"), _SKETCH_BITS).alias(f"sketch_{name}") for name in names)
-    by_slice = silver.groupBy(*keys).agg(*hashed).withColumn("slice", slice_name(shape)).drop("slice_number")
+    by_slice = with_slice(silver.groupBy(*keys).agg(*hashed), shape)
     together = (F.hll_union_agg(f"sketch_{name}").alias(f"sketch_{name}") for name in names)
     whole = by_slice.groupBy("window").agg(F.lit(ALL).alias("slice"), *together)
     return by_slice.unionByName(whole).select("*", *(F.hll_sketch_estimate(f"sketch_{name}").alias(f"distinct_{name}") for name in names))
@@ -146,8 +145,7 @@ def sketches(silver: DataFrame, contract: Contract, shape: Shape) -> DataFrame:
 def category_counts(silver: DataFrame, column: str, contract: Contract, shape: Shape) -> DataFrame:
     """`window, slice, category, records`; NULL is no category."""
     keys = (event_window(contract, shape), slice_number(contract, shape), F.col(f"`{column}`").cast("string").alias("category"))
-    counted = silver.where(f"`{column}` IS NOT NULL").groupBy(*keys).agg(F.count(F.lit(1)).alias("records"))
-    return counted.select("window", slice_name(shape), "category", "records")
+    return with_slice(silver.where(f"`{column}` IS NOT NULL").groupBy(*keys).agg(F.count(F.lit(1)).alias("records")), shape)
 
 
 def bins(silver: DataFrame, column: str, contract: Contract, shape: Shape) -> DataFrame:
@@ -166,8 +164,7 @@ def bins(silver: DataFrame, column: str, contract: Contract, shape: Shape) -> Da
     moments = [F.count(F.lit(1)).alias("records"), F.avg("value").alias("mean"), F.var_pop("value").alias("variance")]
     scaled = [F.avg("scaled").alias("scaled_mean"), F.var_pop("scaled").alias("scaled_variance")] if scale else []
     ends = (F.min("value").alias("lowest"), F.max("value").alias("highest"))
-    binned = rows.groupBy("window", "slice_number", "bin").agg(*moments, *ends, *scaled)
-    return binned.withColumn("slice", slice_name(shape)).drop("slice_number")
+    return with_slice(rows.groupBy("window", "slice_number", "bin").agg(*moments, *ends, *scaled), shape)
 
 
 def bin_of(value: Column, edges: Sequence[float]) -> Column:
@@ -212,25 +209,25 @@ Profiles = dict[tuple[int, str, str], ColumnProfile]
 def collect(silver: DataFrame, counted: pa.Table, contract: Contract, shape: Shape) -> Profiles:
     """Profile rows of silver, each slice and all of them together; `counted` holds their `counts`."""
     found = _counted(counted, contract)
-    by_query = [name for name in categories(contract) if name != contract.slice_field]
-    sketched, *answers = at_once(
+    counted_by_query = [name for name in categories(contract) if name != contract.slice_field]
+    sketched, by_category, by_number = at_once(
         lambda: sketches(silver, contract, shape).toArrow() if many_valued(contract) else None,
-        *(partial(_category_counts, silver, name, contract, shape) for name in by_query),
-        *(partial(_summaries, silver, name, contract, shape) for name in numbers(contract)),
+        lambda: at_once(*(partial(_category_counts, silver, name, contract, shape) for name in counted_by_query)),
+        lambda: at_once(*(partial(_summaries, silver, name, contract, shape) for name in numbers(contract))),
     )
+    if contract.slice_field in categories(contract):
+        by_category.append(_categories_of_slices(found, contract.slice_field))
     if sketched is not None:
         held = sketched.to_pydict()
         for n, key in enumerate(zip(held["window"], held["slice"], strict=True)):
             for name in many_valued(contract):
                 profile = found[*key, name]
                 profile.distinct, profile.sketch = held[f"distinct_{name}"][n], bytes(held[f"sketch_{name}"][n])
-    counts_of = dict(zip(by_query, answers, strict=False))
-    for name in categories(contract):
-        by_key = _categories_of_slices(found, name) if name == contract.slice_field else counts_of[name]
+    for by_key in by_category:
         for key, categories_here in by_key.items():
             found[key].categories = _most_frequent(categories_here)
             found[key].distinct = len(categories_here)
-    for summaries in answers[len(by_query) :]:
+    for summaries in by_number:
         for key, (raw, scaled) in summaries.items():
             found[key].raw, found[key].scaled = raw, scaled
     return found

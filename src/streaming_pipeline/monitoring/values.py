@@ -157,7 +157,7 @@ def outside(spark: SparkSession, silver: DataFrame, fences: list[Fence], contrac
             F.col(f"`{name}`").cast("double").alias("observed"),
             F.lit(name).alias("column_name"),
         ).where(~F.col("observed").between(low, high))
-        joined = rows.withColumn("slice", profile.slice_name(shape)).join(by_window.drop("column"), on=["window", "slice"], how="inner")
+        joined = profile.with_slice(rows, shape).join(by_window.drop("column"), on=["window", "slice"], how="inner")
         score = (seen - F.col("centre")) / F.col("scale")
         flagged = joined.withColumn("score", score).where(F.abs("score") >= F.col("threshold"))
         usual = profile.unscaled_column(F.col("centre"), scale).alias("expected")
