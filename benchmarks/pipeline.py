@@ -9,7 +9,6 @@ import io
 import logging
 from pathlib import Path
 
-import mlflow
 from bench import ROOT, PeakMemory, fresh_home, own_settings, seconds, table, write_section
 from rich.console import Console
 
@@ -20,7 +19,6 @@ from streaming_pipeline.local.broker import running_broker
 from streaming_pipeline.local.bundle import load_bundle
 from streaming_pipeline.local.job import prepare_mlflow, run_on_laptop
 from streaming_pipeline.local.spark import start_session
-from streaming_pipeline.model.registry import load_champion
 from streaming_pipeline.model.training import train
 from streaming_pipeline.monitoring.monitor import monitor_silver_events
 from streaming_pipeline.producer import produce
@@ -43,16 +41,6 @@ def bare_append(spark, connection: KafkaSettings, settings: Settings, name: str)
     )
     writer = source.writeStream.format("delta").outputMode("append")
     run_available_now(writer, name, settings.checkpoint(name), into=settings.table(name))
-
-
-def spark_udf_seconds(spark, settings: Settings) -> float:
-    """MLflow's own way to score a table: `predict` alone, nothing written."""
-    champion = load_champion(settings)
-    predict = mlflow.pyfunc.spark_udf(spark, f"models:/{champion.name}/{champion.version}", env_manager="local")
-    spark.conf.unset("spark.sql.execution.arrow.maxRecordsPerBatch")  # gold's setting
-    silver = spark.table(settings.table("silver_events")).selectExpr("value", "unix_micros(timestamp) / 1e6 AS timestamp_unix")
-    scored = silver.select(predict("value", "timestamp_unix").alias("flag"))
-    return seconds(lambda: scored.write.format("noop").mode("overwrite").save())[0]
 
 
 def whole_job_seconds(home: Path, settings: Settings) -> float:
@@ -91,7 +79,6 @@ def main() -> None:
             train(spark, settings)
             took["gold"], scored = seconds(lambda: score_silver_to_gold(spark, settings))
             assert scored.records == cleansed.records == look.records
-            took["spark_udf"] = spark_udf_seconds(spark, settings)
             took["after"], _ = seconds(lambda: bare_append(spark, settings.kafka, settings, "bare_after"))
             for step in (*cleansed.steps, *scored.steps):
                 steps.append((step.task, step.elapsed_seconds))
@@ -115,7 +102,6 @@ def main() -> None:
     goals = [
         ["bronze + silver + monitoring + gold against bare append", "≥ 0.20", f"{bare / whole:.3f}"],
         ["silver alone against bare append", "≥ 0.60", f"{bare / took['silver']:.3f}"],
-        ["gold against `spark_udf` (predict alone)", "≥ 4", f"{took['spark_udf'] / took['gold']:.1f}"],
         ["monitoring against all other stages", "≤ 0.10", f"{took['monitoring'] / others:.3f}"],
         ["whole job with nothing new, warm session, all tasks (best of three after a first)", "≤ 10 s", f"{min(idle[1:]):.1f} s"],
         ["most memory at once, Spark and Python workers", "≤ 4 GB", f"{memory.bytes / 2**30:.1f} GiB"],

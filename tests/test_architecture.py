@@ -34,7 +34,7 @@ BELOW = {
     "queries",
     "detectors",
 }
-STAGES = {"backtest", "bronze", "silver", "gold", "monitoring", "model", "alerts", "maintenance", "replay", "backfill"}
+STAGES = {"backtest", "bronze", "silver", "gold", "monitoring", "model", "alerts", "maintenance", "replay", "backfill", "rescore"}
 
 
 def imports(file: Path) -> set[str]:

@@ -200,7 +200,7 @@ def test_a_task_knows_the_line_that_it_stands_in():
 def test_an_unknown_job_or_target_lists_those_that_there_are():
     with pytest.raises(
         UsageError,
-        match=r"Job 'ful'.* backfill_bronze, full_streaming_pipeline, .*, replay_quarantine, resend_alerts, set_baseline, silence_alerts",
+        match=r"Job 'ful'.* backfill_bronze, full_streaming_pipeline, .*, rescore_gold, resend_alerts, set_baseline, set_champion, silence",
     ):
         load_bundle(ROOT).job("ful")
     with pytest.raises(UsageError, match=r"Target 'staging'.* dev, serverless, prod"):

@@ -154,7 +154,7 @@ def test_what_is_missing_is_counted_and_what_detectors_say(spark, spoilt, truth_
     assert verdicts["wrong_type"].note == "1 were rejected for another reason"
     assert verdicts["malformed"].note == f"{tombstones} are not in quarantined_events"
     assert f"high {len(high)} of {len(high)}" in verdicts["outlier"].note
-    assert f"of the {len(high) + 5} flagged events are injected outliers" in verdicts["outlier"].note
+    assert f"precision {len(high) / (len(high) + 5):.1%} of {len(high) + 5} flagged events" in verdicts["outlier"].note
     assert verdicts["spike"].note == "1 other findings of this kind in anomaly_logs"
     assert verdicts["drift"].note == "no such finding in drift_metrics"
 

@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from rich.console import Console
 from secret_search import Secrets, key_lines
 
 from streaming_pipeline import synthetic
+from streaming_pipeline.errors import UsageError
 from streaming_pipeline.gold import Scored, score_silver_to_gold
 from streaming_pipeline.kafka import topic_offsets
 from streaming_pipeline.local.bundle import load_bundle
@@ -27,7 +29,9 @@ from streaming_pipeline.local.job import MAIN_JOB, prepare_mlflow
 from streaming_pipeline.local.judge import judge
 from streaming_pipeline.local.reporter import Reporter
 from streaming_pipeline.local.runner import run_job
-from streaming_pipeline.model.registry import CHAMPION, champion_version, load_champion
+from streaming_pipeline.model import gate
+from streaming_pipeline.model.registry import CHAMPION, champion_version, load_champion, set_champion, versions
+from streaming_pipeline.model.training import train
 from streaming_pipeline.producer import LineRecords, produce
 from streaming_pipeline.queries import query
 from streaming_pipeline.settings import Settings
@@ -174,12 +178,40 @@ def test_monitor_logs_tells_what_the_tables_hold(pipeline):
 def test_gold_is_what_the_logged_model_says_without_spark(pipeline):
     gold = pipeline.spark.table(pipeline.settings.table("gold_anomaly_predictions")).toPandas()
     name = pipeline.settings.model_full_name
+    inputs = gold[["event_type", "value", "timestamp_unix"]]
     model = mlflow.sklearn.load_model(f"models:/{name}@{CHAMPION}")
-    expected = model.decision_function(gold[["value", "timestamp_unix"]])
+    expected = model.decision_function(inputs)
     assert np.abs(expected - gold["anomaly_score"]).max() <= 1e-12
-    assert (gold["anomaly_flag"] == np.where(expected < 0, -1, 1)).all()
+    predicted = mlflow.pyfunc.load_model(f"models:/{name}@{CHAMPION}").predict(inputs)
+    assert np.abs(predicted["anomaly_score"] - gold["anomaly_score"]).max() <= 1e-12
+    assert (predicted["anomaly_flag"] == gold["anomaly_flag"]).all()
+    is_flagged = expected < 0
+    assert (gold["anomaly_flag"] == np.where(is_flagged, -1, 1)).all()
+    assert gold["explanation"][~is_flagged].isna().all()
+    assert gold["explanation"][is_flagged].tolist() == model.explain(inputs[is_flagged])
     assert set(gold["model_version"]) == {champion_version(pipeline.settings)}
     assert np.allclose(gold["timestamp_unix"], gold["timestamp"].map(pd.Timestamp.timestamp), atol=1e-6)
+
+
+def test_the_model_scores_where_this_package_is_not_installed(pipeline, tmp_path):
+    gold = pipeline.spark.table(pipeline.settings.table("gold_anomaly_predictions")).toPandas()
+    gold[["event_type", "value", "timestamp_unix", "anomaly_score", "explanation"]].to_parquet(tmp_path / "gold.parquet")
+    champion = f"models:/{pipeline.settings.model_full_name}@{CHAMPION}"
+    text = f"""
+import sys
+sys.modules["streaming_pipeline"] = None  # an import of it fails
+import mlflow, pandas as pd
+gold = pd.read_parquet({str(tmp_path / "gold.parquet")!r})
+model = mlflow.sklearn.load_model({champion!r})
+inputs = gold[list(model.feature_names_in_)]
+assert abs(model.decision_function(inputs) - gold["anomaly_score"]).max() <= 1e-12
+is_flagged = gold["explanation"].notna()
+assert model.explain(inputs[is_flagged]) == gold["explanation"][is_flagged].tolist()
+print(is_flagged.sum())
+"""
+    done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 0
 
 
 def test_the_model_is_logged_with_what_one_needs_to_trust_it(pipeline):
@@ -188,10 +220,15 @@ def test_the_model_is_logged_with_what_one_needs_to_trust_it(pipeline):
     version = client.get_model_version(champion.name, champion.version)
     run = client.get_run(version.run_id)
     assert run.data.params["features"] == "value,timestamp_unix"
-    assert float(run.data.params["contamination"]) == 0.01
+    assert float(run.data.params["contamination"]) == 0.001
+    assert run.data.params["silver_version"].isdigit()
     assert int(run.data.params["training_records"]) == pipeline.after_first_run["silver_events"]
-    assert abs(run.data.metrics["flag_rate"] - 0.01) < 0.005
-    assert "score_histogram.png" in {file.path for file in client.list_artifacts(version.run_id)}
+    metrics = run.data.metrics
+    assert metrics["held_out_records"] + metrics["excluded_records"] <= metrics["training_records"]
+    assert metrics["flag_rate"] <= 0.001
+    assert metrics["gate_recall"] > 0.9 and metrics["gate_average_precision"] > 0.9 and metrics["training_seconds"] > 0
+    pictures = {file.path for file in client.list_artifacts(version.run_id)}
+    assert {"score_histogram.png", "score_over_time.png"} <= pictures
     info = mlflow.models.get_model_info(f"models:/{champion.name}/{champion.version}")
     assert info.signature is not None and info.saved_input_example_info is not None
 
@@ -249,9 +286,64 @@ def test_the_other_jobs_run_too(pipeline):
     held = sum(topic_offsets(pipeline.kafka).ends.values())
     assert pipeline.run("produce_synthetic_events", count="300", seed="3").state == "SUCCESS"
     assert sum(topic_offsets(pipeline.kafka).ends.values()) - held >= 300
-    champion = int(champion_version(pipeline.settings))
-    assert pipeline.run("train_anomaly_detector", contamination="0.02").state == "SUCCESS"
-    assert int(champion_version(pipeline.settings)) == champion + 1
+
+
+def test_a_models_life(pipeline):
+    """Train, roll back, score a period again, promote by hand; what gold said before can be read."""
+    gold = pipeline.settings.table("gold_anomaly_predictions")
+    before = pipeline.spark.table(gold).select("event_id", "timestamp", "model_version", "anomaly_score").toPandas()
+    first = champion_version(pipeline.settings)
+    trained = pipeline.run("train_anomaly_detector", contamination="0.02")
+    assert trained.state == "SUCCESS"
+    second = champion_version(pipeline.settings)
+    assert int(second) == int(first) + 1 and f"version {second} is champion" in trained.tasks[0].note
+    assert [(one["version"], one["alias"]) for one in versions(pipeline.settings)[:2]] == [
+        (int(second), "challenger, champion"),
+        (int(first), ""),
+    ]
+
+    begin, end = before["timestamp"].quantile([0.2, 0.6]).dt.floor("s")
+    period = {"from_time": begin.isoformat(), "until_time": end.isoformat()}
+    run = pipeline.run("rescore_gold", **period)
+    assert run.state == "SUCCESS", pipeline.console.file.getvalue()
+    after = pipeline.spark.table(gold).toPandas().set_index("event_id")
+    within = before.set_index("event_id")["timestamp"].between(begin, end, inclusive="left").reindex(after.index)
+    assert 0 < within.sum() < len(after) == len(before)
+    assert set(after["model_version"][within]) == {second} and set(after["model_version"][~within]) == {first}
+    scores = mlflow.sklearn.load_model(f"models:/{pipeline.settings.model_full_name}/{second}").decision_function(
+        after[["event_type", "value", "timestamp_unix"]]
+    )
+    assert np.abs(scores - after["anomaly_score"])[within].max() <= 1e-12
+    held = int(re.search(r"VERSION AS OF (\d+)", run.tasks[0].note)[1])
+    as_it_was = pipeline.spark.sql(f"SELECT event_id, anomaly_score FROM {gold} VERSION AS OF {held}").toPandas()
+    assert as_it_was.set_index("event_id")["anomaly_score"].to_dict() == before.set_index("event_id")["anomaly_score"].to_dict()
+    properties = {row["key"]: row["value"] for row in pipeline.spark.sql(f"SHOW TBLPROPERTIES {gold}").collect()}
+    assert properties["delta.logRetentionDuration"] == properties["delta.deletedFileRetentionDuration"] == "interval 90 days"
+
+    assert pipeline.run("set_champion", version="previous").state == "SUCCESS"
+    assert champion_version(pipeline.settings) == first
+    with Command("model", "promote", second, "--home", str(pipeline.home), "--schema", pipeline.schema) as command:
+        code, out, err = command.result()
+    assert code == 0 and f"version {second} is champion, version {first} was" in out, err
+    assert champion_version(pipeline.settings) == second
+    for wrong, told in (("99", "has no version '99'. Versions: 1, 2"), ("first", "'first' is not a version")):
+        with pytest.raises(UsageError, match=told):
+            set_champion(pipeline.settings, wrong)
+    # The same period once more, by the version of before: what was, is.
+    assert pipeline.run("rescore_gold", **period, version=first).state == "SUCCESS"
+    again = pipeline.spark.table(gold).toPandas().set_index("event_id")
+    assert again["anomaly_score"].to_dict() == before.set_index("event_id")["anomaly_score"].to_dict()
+
+
+def test_a_challenger_that_the_gate_refuses_leaves_the_champion(pipeline, monkeypatch):
+    champion = champion_version(pipeline.settings)
+    monkeypatch.setattr(gate, "_LEAST_RECALL", 1.1)
+    refused = train(pipeline.spark, pipeline.settings)
+    assert not refused.is_champion and champion_version(pipeline.settings) == champion
+    assert f"version {refused.version} is no champion, version {champion} stays it: recall" in refused.note
+    assert versions(pipeline.settings)[0]["gate"].startswith("refused: recall")
+    assert set_champion(pipeline.settings, refused.version).before == champion
+    assert set_champion(pipeline.settings, "previous").version == champion
 
 
 def test_scoring_says_where_silver_and_gold_differ(pipeline):

@@ -239,6 +239,8 @@ OWN_PARAMETERS = {
     "backfill_bronze": {"from_time"},
     "set_baseline": {"name", "from_time", "until_time"},
     "silence_alerts": {"rule", "duration"},
+    "set_champion": {"version"},
+    "rescore_gold": {"from_time", "until_time", "version"},
 }
 """What a job gives its notebook besides settings."""
 

@@ -15,6 +15,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from streaming_pipeline.csv_series import Series
 from streaming_pipeline.detectors import DETECTORS, change, discord, ensemble, forecast, iforest, shift, textbook
+from streaming_pipeline.detectors.phase import DAY, phase
 from streaming_pipeline.detectors.surprise import LEAST, surprise
 from streaming_pipeline.errors import PipelineError, UsageError
 
@@ -44,9 +45,8 @@ def forest_inputs(values: np.ndarray, seconds: np.ndarray, train: int) -> np.nda
     away = values - change.moving_mean(values, change.ROWS)
     spread = np.sqrt(np.maximum(change.moving_mean(away**2, change.ROWS), 0))
     parts = [values, np.diff(values, axis=0, prepend=values[:1]), change.moving_mean(values, 5), spread]
-    if train > 8 and seconds[train - 1] - seconds[0] >= 2 * forecast.DAY:
-        phase = 2 * np.pi * (seconds % forecast.DAY) / forecast.DAY
-        parts.append(np.column_stack([np.sin(phase), np.cos(phase)]))
+    if train > 8 and seconds[train - 1] - seconds[0] >= 2 * DAY:
+        parts.append(phase(seconds, DAY))
     return np.hstack(parts)
 
 

@@ -128,6 +128,28 @@ def _baseline(options: argparse.Namespace, console: Console) -> int:
     return _run_job(options, console, "set_baseline", parameters)
 
 
+def _model(options: argparse.Namespace, console: Console) -> int:
+    from streaming_pipeline.local.models import model_settings, show_versions
+    from streaming_pipeline.model.registry import PREVIOUS, set_champion
+
+    if (options.action == "promote") != (options.version is not None):
+        raise UsageError("model promote wants the number of a version, model list and model rollback none: model list shows what there is.")
+    settings = model_settings(options.home, options.schema)
+    if options.action != "list":
+        print(f"{set_champion(settings, options.version or PREVIOUS).note}: it scores what comes from now on.")
+    show_versions(settings, console)
+    return 0
+
+
+def _rescore(options: argparse.Namespace, console: Console) -> int:
+    from streaming_pipeline.rescore import Choice
+
+    begin, end = _period(options)
+    Choice.from_texts(begin, end, options.version)
+    parameters = {"schema": options.schema, "from_time": begin, "until_time": end, "version": options.version}
+    return _run_job(options, console, "rescore_gold", parameters)
+
+
 def _silence(options: argparse.Namespace, console: Console) -> int:
     from streaming_pipeline.alerts.rules import load_rules
     from streaming_pipeline.alerts.silence import parse_for
@@ -332,6 +354,17 @@ def _parser() -> argparse.ArgumentParser:
     baseline.add_argument("--until", dest="end", type=_time, metavar="TIME", help="its end (UTC)")
     baseline.add_argument("--name", default="chosen", help="what to call it (default: chosen)")
     baseline.add_argument("--schema", default="streaming", help="schema of the tables (default: streaming)")
+
+    model = command("model", _model, "The versions of the anomaly model: which there are, and which one scores.")
+    model.add_argument("action", choices=("list", "promote", "rollback"))
+    model.add_argument("version", nargs="?", metavar="VERSION", help="promote: the number of the version that is to score")
+    model.add_argument("--schema", default="streaming", help="schema of the tables (default: streaming)")
+
+    rescore = command("rescore", _rescore, "Score the events of a period again; the scores before stay in the table's history.")
+    rescore.add_argument("--from", dest="begin", type=_time, required=True, metavar="TIME", help="event time, such as 2026-03-01 (UTC)")
+    rescore.add_argument("--to", "--until", dest="end", type=_time, required=True, metavar="TIME", help="its end, not included")
+    rescore.add_argument("--version", default="", metavar="VERSION", help="version of the model (default: the champion)")
+    rescore.add_argument("--schema", default="streaming", help="schema of the tables (default: streaming)")
 
     silence = command("silence", _silence, "Quiet a rule of config/alert_rules.yml for a while.")
     silence.add_argument("rule", metavar="RULE", help="the rule's name, such as drift")

@@ -15,8 +15,8 @@ from streaming_pipeline import tables
 from streaming_pipeline.contract import Contract, load_contract
 from streaming_pipeline.coordinates import KEY, covering, leave_out_any
 from streaming_pipeline.errors import PipelineError, UsageError
-from streaming_pipeline.model.features import feature_columns, timestamp_unix
-from streaming_pipeline.model.registry import Champion, load_champion
+from streaming_pipeline.model import inputs
+from streaming_pipeline.model.registry import Model, load_champion
 from streaming_pipeline.run_log import Step, collect_steps, timed_step
 from streaming_pipeline.settings import Settings
 from streaming_pipeline.streams import READ_AGAIN, is_new, keys_of, run_available_now
@@ -34,32 +34,42 @@ class Scored:
     steps: tuple[Step, ...] = field(default=(), repr=False, compare=False)
 
 
-def score(silver: DataFrame, champion: Champion, contract: Contract) -> DataFrame:
-    """Silver rows → rows of `gold_anomaly_predictions`."""
-    pipeline, features = champion.pipeline, list(champion.features)
+def score(events: DataFrame, model: Model, contract: Contract) -> DataFrame:
+    """Rows with the columns of silver → rows of `gold_anomaly_predictions`."""
+    pipeline, names = model.pipeline, list(model.columns)
 
-    @F.pandas_udf("double")
-    def anomaly_score(*inputs: pd.Series) -> pd.Series:
+    @F.pandas_udf("anomaly_score double, anomaly_flag int, explanation string")
+    def judged(*columns: pd.Series) -> pd.DataFrame:
         """Only the model's inputs become Python's; every other column stays where it is."""
-        matrix = pd.DataFrame(dict(zip(features, inputs, strict=True)))
-        return pd.Series(pipeline.decision_function(matrix) if len(matrix) else [], dtype="float64")
+        return pipeline.predict(pd.DataFrame(dict(zip(names, columns, strict=True))))
 
-    scored = silver.withColumn("anomaly_score", anomaly_score(*feature_columns(contract, champion.features)))
+    scored = events.withColumn("judged", judged(*inputs.columns(contract, model.columns)))
     return scored.select(
         *contract.field_names,
-        timestamp_unix(contract),
-        "anomaly_score",
-        F.when(F.col("anomaly_score") < 0, -1).otherwise(1).alias("anomaly_flag"),
-        F.lit(None).cast("string").alias("explanation"),
+        inputs.timestamp_unix(contract),
+        "judged.anomaly_score",
+        "judged.anomaly_flag",
+        "judged.explanation",
         "event_date",
         *tables.COORDINATE_NAMES,
-        F.lit(champion.name).alias("model_name"),
-        F.lit(champion.version).alias("model_version"),
+        F.lit(model.name).alias("model_name"),
+        F.lit(model.version).alias("model_version"),
         F.current_timestamp().alias("scored_at"),
     )
 
 
-def write_batch(keys: DataFrame, batch_id: int, settings: Settings, champion: Champion, contract: Contract) -> None:
+def check_columns(model: Model, contract: Contract) -> None:
+    """Raise `PipelineError` if the contract has not all that the model asks for."""
+    try:
+        inputs.columns(contract, model.columns)
+    except UsageError:
+        raise PipelineError(
+            f"Version {model.version} of {model.name} was trained on {', '.join(model.columns)}, not all of which the event "
+            "contract has any more: run the job train_anomaly_detector."
+        ) from None
+
+
+def write_batch(keys: DataFrame, batch_id: int, settings: Settings, champion: Model, contract: Contract) -> None:
     """Score one micro-batch of silver, of which `keys` has the keys; events that gold has already are left out."""
     spark = keys.sparkSession
     with timed_step(settings.run_dir, "gold_write") as step:
@@ -76,13 +86,7 @@ def score_silver_to_gold(spark: SparkSession, settings: Settings) -> Scored:
     contract = load_contract(settings.contract_path)
     tables.create_missing(spark, settings, [tables.silver_events(contract), tables.gold_anomaly_predictions(contract)])
     champion = load_champion(settings)
-    try:
-        feature_columns(contract, champion.features)
-    except UsageError:
-        raise PipelineError(
-            f"Version {champion.version} of {champion.name} was trained on {', '.join(champion.features)}, not all of which the event "
-            "contract has any more: run the job train_anomaly_detector."
-        ) from None
+    check_columns(champion, contract)
     try:
         spark.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", ARROW_BATCH_ROWS)
     except PySparkException:

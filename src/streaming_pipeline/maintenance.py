@@ -35,6 +35,7 @@ def maintain_tables(spark: SparkSession, settings: Settings) -> list[dict[str, A
             # The newest look's counts; a day's worth is kept to look at.
             newest = spark.table(name).agg(F.max("look").alias("look")).first()["look"] or 0
             spark.sql(f"DELETE FROM {name} WHERE look <= {newest - _STATES_KEPT}")
+        tables.keep_properties(spark, settings, table)
         files_before = spark.table(name).inputFiles()
         dates = closed_dates(files_before, datetime.now(UTC).date()) if table.name in zorder else []
         if dates:

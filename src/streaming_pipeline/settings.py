@@ -133,7 +133,7 @@ class Settings:
     model_name: str = "iforest_silver_anomaly_detector"
     experiment: str = "/Shared/streaming-pipeline"
     features: tuple[str, ...] = ("value", "timestamp_unix")
-    contamination: float = 0.01
+    contamination: float = 0.001
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @classmethod

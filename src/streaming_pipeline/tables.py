@@ -31,6 +31,20 @@ class Table:
     columns: Columns
     partition_by: str | None = None
     statistics_on: tuple[str, ...] = ()
+    history_days: int | None = None
+    """So long the table can be read as it was; None for what Delta keeps by default (7 days)."""
+
+    @property
+    def properties(self) -> dict[str, str]:
+        """The Delta table's properties."""
+        properties = {"delta.checkpointInterval": "50"}
+        if self.statistics_on:
+            properties["delta.dataSkippingStatsColumns"] = ",".join(f"`{name}`" for name in self.statistics_on)
+        if self.history_days:
+            # The log alone would not do: VACUUM takes the files of old versions by the second.
+            kept = f"interval {self.history_days} days"
+            properties |= {"delta.logRetentionDuration": kept, "delta.deletedFileRetentionDuration": kept}
+        return properties
 
     @property
     def column_names(self) -> list[str]:
@@ -128,7 +142,7 @@ def gold_anomaly_predictions(contract: Contract) -> Table:
             ("timestamp_unix", "DOUBLE", "event time in seconds since 1970"),
             ("anomaly_score", "DOUBLE", "the model's decision_function; lower is stranger"),
             ("anomaly_flag", "INT", "-1 for an anomaly, 1 for none"),
-            ("explanation", "STRING", "what drove the score of a flagged event; NULL: none is made yet"),
+            ("explanation", "STRING", "which input drove the score of a flagged event, in words; NULL for others"),
             ("event_date", "DATE", "UTC date of the event"),
             *COORDINATES,
             ("model_name", "STRING", "the registered model"),
@@ -137,6 +151,7 @@ def gold_anomaly_predictions(contract: Contract) -> Table:
         ),
         partition_by="event_date",
         statistics_on=(contract.event_time_field, "anomaly_score", "anomaly_flag", "topic_id", "partition", "offset", "scored_at"),
+        history_days=90,
     )
 
 
@@ -462,6 +477,11 @@ def append(settings: Settings, name: str, rows: DataFrame) -> int:
     return written.get["rows"]
 
 
+def replace(settings: Settings, name: str, rows: DataFrame, where: str) -> None:
+    """Put `rows`, which may come from the table itself, in the place of those that keep the condition `where`, in one commit."""
+    rows.write.format("delta").mode("overwrite").option("replaceWhere", where).saveAsTable(settings.table(name))
+
+
 def row_count(spark: SparkSession, settings: Settings, name: str) -> int:
     """How many rows a table has; Delta answers from its log without reading a file."""
     return spark.table(settings.table(name)).count()
@@ -469,15 +489,25 @@ def row_count(spark: SparkSession, settings: Settings, name: str) -> int:
 
 def _create_statement(full_name: str, table: Table) -> str:
     columns = ", ".join(f"`{name}` {kind} COMMENT {sql_text(comment)}" for name, kind, comment in table.columns)
-    properties = {"delta.checkpointInterval": "50"}
-    if table.statistics_on:
-        properties["delta.dataSkippingStatsColumns"] = ",".join(f"`{name}`" for name in table.statistics_on)
-    listed = ", ".join(f"{sql_text(key)} = {sql_text(value)}" for key, value in properties.items())
+    listed = _listed(table.properties)
     partitioned = f" PARTITIONED BY (`{table.partition_by}`)" if table.partition_by else ""
     return (
         f"CREATE TABLE IF NOT EXISTS {full_name} ({columns}) USING DELTA{partitioned} "
         f"COMMENT {sql_text(f'One row per {table.grain}.')} TBLPROPERTIES ({listed})"
     )
+
+
+def keep_properties(spark: SparkSession, settings: Settings, table: Table) -> None:
+    """Set the properties that a table lacks which an earlier version of this package made."""
+    name = settings.table(table.name)
+    held = {row["key"]: row["value"] for row in spark.sql(f"SHOW TBLPROPERTIES {name}").collect()}
+    lacking = {key: value for key, value in table.properties.items() if key not in held}
+    if lacking:
+        spark.sql(f"ALTER TABLE {name} SET TBLPROPERTIES ({_listed(lacking)})")
+
+
+def _listed(properties: dict[str, str]) -> str:
+    return ", ".join(f"{sql_text(key)} = {sql_text(value)}" for key, value in properties.items())
 
 
 def _add_columns(spark: SparkSession, full_name: str, table: Table) -> None:

@@ -4,7 +4,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-DAY = 86_400.0
+from streaming_pipeline.detectors.phase import DAY, WEEK
+
 _MOST_PHASES, _FEWEST_PHASES = 288, 4
 """Of a day."""
 _LAST, _FEW, _MANY, _OFFSET = 1.0, 0.3, 0.02, 0.1
@@ -61,7 +62,7 @@ def residuals(seconds: np.ndarray, values: np.ndarray, interval: float) -> np.nd
     forecasters: list[_Level | _Profile] = [_Level(weight) for weight in (_LAST, _FEW, _MANY)]
     phases = min(_MOST_PHASES, round(DAY / interval)) if interval > 0 else 0
     if phases >= _FEWEST_PHASES:
-        forecasters += [_Profile((seconds % period / DAY * phases).astype(int).tolist()) for period in (DAY, 7 * DAY)]
+        forecasters += [_Profile((seconds % period / DAY * phases).astype(int).tolist()) for period in (DAY, WEEK)]
     errors, trials = [0.0] * len(forecasters), [0] * len(forecasters)
     out = np.zeros(len(values))
     for row, value in enumerate(values.tolist()):

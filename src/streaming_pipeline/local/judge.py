@@ -158,8 +158,8 @@ def _judge_outliers(spark: SparkSession, settings: Settings, lines: list[dict[st
     found = sum(flagged.get(variant, 0) for variant in injected)
     total = sum(flagged.values())
     by_variant = ", ".join(f"{variant} {flagged.get(variant, 0)} of {n}" for variant, n in sorted(injected.items()))
-    precision = f"{found / total:.0%} of the {total} flagged events are injected outliers" if total else "no event is flagged"
-    return Verdict("outlier", len(lines), found, f"{by_variant}; {precision}")
+    precision = f"precision {found / total:.1%} of {total:,} flagged events" if total else "no event is flagged"
+    return Verdict("outlier", len(lines), found, f"recall {found / len(lines):.1%}, {precision}; {by_variant}")
 
 
 def _judge_windows(spark: SparkSession, settings: Settings, kind: str, lines: list[dict[str, Any]]) -> Verdict:

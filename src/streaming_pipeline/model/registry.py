@@ -1,31 +1,36 @@
-"""The registered model: which version is champion, and loading it."""
+"""The registered model: which version is champion, making one champion, and loading it."""
 
 import logging
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
 
 import mlflow
 import sklearn
 from mlflow.exceptions import MlflowException
-from sklearn.pipeline import Pipeline
 
-from streaming_pipeline.errors import PipelineError
+from streaming_pipeline.errors import PipelineError, UsageError
+from streaming_pipeline.model.explanation import ExplainedPipeline
 from streaming_pipeline.settings import Settings
 
 # The client warns of its own deprecations at every call; nobody here can act on them.
 logging.getLogger("mlflow").setLevel(logging.ERROR)
 
-CHAMPION = "champion"
-SKLEARN_TAG = "sklearn_version"
+CHAMPION, CHALLENGER = "champion", "challenger"
+"""Aliases: the version that scores, and the newest that was trained."""
+SKLEARN_TAG, GATE_TAG, BEFORE_TAG = "sklearn_version", "gate", "champion_before"
+"""Tags of a version: what it was trained by, what the gate said of it, and the champion that it took the place of."""
+_NOT_THERE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND")
 
 
 @dataclass(frozen=True)
-class Champion:
-    """The model that scores: its full name, its version and the fitted pipeline."""
+class Model:
+    """A version to score with: the model's full name, its version, the columns it wants and the fitted pipeline."""
 
     name: str
     version: str
-    features: tuple[str, ...]
-    pipeline: Pipeline
+    columns: tuple[str, ...]
+    pipeline: ExplainedPipeline
 
 
 def champion_version(settings: Settings) -> str | None:
@@ -33,21 +38,120 @@ def champion_version(settings: Settings) -> str | None:
     try:
         return str(mlflow.MlflowClient().get_model_version_by_alias(settings.model_full_name, CHAMPION).version)
     except MlflowException as error:
-        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND"):
+        if error.error_code in _NOT_THERE:
             return None
         raise
 
 
-def load_champion(settings: Settings) -> Champion:
+def load_champion(settings: Settings) -> Model:
     """Load the champion; raises `PipelineError` if there is none, or if it was trained by another scikit-learn."""
     version = champion_version(settings)
     if version is None:
         raise PipelineError(f"No version of {settings.model_full_name} is champion yet: run the job train_anomaly_detector.")
-    trained_by = mlflow.MlflowClient().get_model_version(settings.model_full_name, version).tags.get(SKLEARN_TAG)
+    return load_version(settings, version)
+
+
+def load_version(settings: Settings, version: str) -> Model:
+    """Load a version; raises `UsageError` if there is none, `PipelineError` if it was trained by another scikit-learn."""
+    trained_by = _version(settings, version).tags.get(SKLEARN_TAG)
     if trained_by != sklearn.__version__:
         raise PipelineError(
             f"Version {version} of {settings.model_full_name} was trained by scikit-learn {trained_by}, this is {sklearn.__version__}: "
             "its file cannot be trusted to load. Run the job train_anomaly_detector here."
         )
     pipeline = mlflow.sklearn.load_model(f"models:/{settings.model_full_name}/{version}")
-    return Champion(settings.model_full_name, version, tuple(pipeline.feature_names_in_), pipeline)
+    if not hasattr(pipeline, "explain"):
+        raise PipelineError(
+            f"Version {version} of {settings.model_full_name} was not trained by this package, or by an earlier version of it, and cannot "
+            "explain its scores. Run the job train_anomaly_detector."
+        )
+    return Model(settings.model_full_name, version, tuple(pipeline.feature_names_in_), pipeline)
+
+
+@dataclass(frozen=True)
+class Change:
+    """Which version is champion now, and which was before."""
+
+    version: str
+    before: str | None
+    records: None = None
+
+    @property
+    def note(self) -> str:
+        """The same in a sentence."""
+        if self.version == self.before:
+            return f"version {self.version} was champion already"
+        return f"version {self.version} is champion" + (f", version {self.before} was" if self.before else "")
+
+
+PREVIOUS = "previous"
+"""In place of a version: the champion before."""
+
+
+def set_champion(settings: Settings, version: str) -> Change:
+    """Make this version champion, or the one that was before (`previous`). Raises `UsageError` if there is no such version."""
+    if version.strip() == PREVIOUS:
+        return roll_back(settings)
+    return Change(version.strip(), promote(settings, version.strip()))
+
+
+def promote(settings: Settings, version: str) -> str | None:
+    """Make a version champion, in one step; returns the champion before. Raises `UsageError` if there is no such version."""
+    if not version.isdecimal():
+        raise UsageError(f"{version!r} is not a version of {settings.model_full_name}: give its number, or {PREVIOUS!r}.")
+    _version(settings, version)
+    client, before = mlflow.MlflowClient(), champion_version(settings)
+    if before not in (None, version):
+        # First, so that a champion can always be rolled back.
+        client.set_model_version_tag(settings.model_full_name, version, BEFORE_TAG, before)
+    client.set_registered_model_alias(settings.model_full_name, CHAMPION, version)
+    return before
+
+
+def roll_back(settings: Settings) -> Change:
+    """Make the champion before champion again. Raises `PipelineError` if there was none before."""
+    version = champion_version(settings)
+    before = _version(settings, version).tags.get(BEFORE_TAG) if version else None
+    if version is None or before is None:
+        raise PipelineError(f"{settings.model_full_name} had no other champion before: there is nothing to roll back to.")
+    _version(settings, before)
+    mlflow.MlflowClient().set_registered_model_alias(settings.model_full_name, CHAMPION, before)
+    return Change(before, version)
+
+
+def versions(settings: Settings) -> list[dict[str, Any]]:
+    """Every version, the newest first: `version`, `alias`, `created`, `features`, `contamination`, `training_records`, `gate`."""
+    client = mlflow.MlflowClient()
+    try:
+        aliases = client.get_registered_model(settings.model_full_name).aliases
+    except MlflowException as error:
+        if error.error_code in _NOT_THERE:
+            return []
+        raise
+    found = []
+    for held in client.search_model_versions(f"name='{settings.model_full_name}'"):
+        one = client.get_model_version(settings.model_full_name, held.version)
+        try:
+            logged = client.get_run(one.run_id).data.params if one.run_id else {}
+        except MlflowException:
+            logged = {}  # the run was deleted; the version is still there
+        found.append(
+            {
+                "version": int(one.version),
+                "alias": ", ".join(sorted(alias for alias, version in aliases.items() if str(version) == str(one.version))),
+                "created": datetime.fromtimestamp(one.creation_timestamp / 1000, UTC).replace(microsecond=0),
+                **{name: logged.get(name) for name in ("features", "contamination", "training_records")},
+                "gate": one.tags.get(GATE_TAG),
+            }
+        )
+    return sorted(found, key=lambda one: -one["version"])
+
+
+def _version(settings: Settings, version: str) -> Any:
+    try:
+        return mlflow.MlflowClient().get_model_version(settings.model_full_name, version)
+    except MlflowException as error:
+        if error.error_code in _NOT_THERE:
+            there = ", ".join(str(one["version"]) for one in reversed(versions(settings))) or "none"
+            raise UsageError(f"{settings.model_full_name} has no version {version!r}. Versions: {there}.") from None
+        raise

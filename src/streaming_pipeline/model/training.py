@@ -1,8 +1,8 @@
-"""Train the anomaly detector on silver and register it as champion."""
+"""Train a challenger on silver, log and register it, and make it champion if the gate lets it pass."""
 
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 os.environ.setdefault("MPLBACKEND", "agg")
@@ -13,67 +13,86 @@ import numpy as np
 import pandas as pd
 import sklearn
 from matplotlib.figure import Figure
-from mlflow.models import infer_signature
+from mlflow.models import ModelSignature, infer_signature
+from mlflow.types import ColSpec, Schema
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from streaming_pipeline import tables
 from streaming_pipeline.contract import Contract, load_contract
-from streaming_pipeline.errors import PipelineError
-from streaming_pipeline.model import features
-from streaming_pipeline.model.registry import CHAMPION, SKLEARN_TAG
+from streaming_pipeline.detectors import bins, phase
+from streaming_pipeline.errors import PipelineError, UsageError
+from streaming_pipeline.model import calibration, explanation, features, gate, inputs
+from streaming_pipeline.model.calibration import Fitted
+from streaming_pipeline.model.registry import CHALLENGER, GATE_TAG, SKLEARN_TAG, Model, champion_version, load_champion, promote
 from streaming_pipeline.monitoring.scores import reference
 from streaming_pipeline.settings import Settings
 
 MINIMUM_RECORDS = 100
 MAXIMUM_RECORDS = 200_000
-"""More teach a forest of 100 trees with 1,024 rows each nothing, and all of them pass through the driver."""
+"""More teach a forest nothing, and all of them pass through the driver."""
+_PLACE, _TIME = "_place", "_time"
+_PREDICTED = Schema(
+    [ColSpec("double", "anomaly_score"), ColSpec("integer", "anomaly_flag"), ColSpec("string", "explanation", required=False)]
+)
 
 
 @dataclass(frozen=True)
 class Training:
-    """One training: what was registered, from how much, and the share of it that the threshold flags."""
+    """One training: what was registered, from how much, what the gate said, and its pictures."""
 
     model_name: str
     version: str
     records: int
     flag_rate: float
     seconds: float
-    figure: Figure
+    is_champion: bool
+    note: str
+    figures: dict[str, Figure] = field(repr=False)
 
 
-def training_frame(spark: SparkSession, settings: Settings, contract: Contract, version: int) -> pd.DataFrame:
-    """The rows of this version of silver as the model's input, about `MAXIMUM_RECORDS` at most, picked by the hash of their id: the
-    same version, the same rows."""
+def training_frame(spark: SparkSession, settings: Settings, contract: Contract, version: int, columns: tuple[str, ...]) -> pd.DataFrame:
+    """The rows of this version of silver with these columns and `_time` (seconds), about `MAXIMUM_RECORDS` at most, picked and ordered by
+    the hash of their id: the same version, the same frame.
+
+    Raises `PipelineError` where silver has too few rows.
+    """
     silver = spark.read.format("delta").option("versionAsOf", version).table(settings.table("silver_events"))
     total = silver.count()
     if total < MINIMUM_RECORDS:
         raise PipelineError(
             f"silver_events has {total} rows; training needs at least {MINIMUM_RECORDS}. Run the pipeline on more events first."
         )
+    place = F.xxhash64(f"`{contract.id_field}`")
     if total > MAXIMUM_RECORDS:
-        share = MAXIMUM_RECORDS / total
-        silver = silver.where(F.pmod(F.xxhash64(f"`{contract.id_field}`"), F.lit(1_000_000)) < int(share * 1_000_000))
-    return features.feature_frame(silver, contract, settings.features).toPandas()
+        silver = silver.where(F.pmod(place, F.lit(1_000_000)) < int(MAXIMUM_RECORDS / total * 1_000_000))
+    chosen = silver.select(*inputs.columns(contract, columns), inputs.timestamp_unix(contract).alias(_TIME), place.alias(_PLACE))
+    return chosen.toPandas().sort_values(_PLACE, ignore_index=True).drop(columns=_PLACE)
 
 
 def train(spark: SparkSession, settings: Settings) -> Training:
-    """Fit, log to MLflow, register, and make the new version champion.
+    """Fit, log to MLflow, register as challenger, and promote it if there is no champion yet or the gate lets it pass.
 
     Raises `PipelineError` where silver has too few rows, `UsageError` for a feature that silver lacks.
     """
     contract = load_contract(settings.contract_path)
     tables.create_missing(spark, settings, [tables.silver_events(contract)])
     silver_version = spark.sql(f"DESCRIBE HISTORY {settings.table('silver_events')} LIMIT 1").first()["version"]
-    frame = training_frame(spark, settings, contract, silver_version)
+    columns = inputs.chosen(contract, settings.features)
+    champion, why_none = _champion(settings, contract)
+    every = tuple(dict.fromkeys((*columns, *(champion.columns if champion else ()))))
+    frame = training_frame(spark, settings, contract, silver_version, every)
     began = time.perf_counter()
-    pipeline = features.build_pipeline(settings.features, settings.contamination).fit(frame)
+    slice_field = contract.slice_field if contract.slice_field not in settings.features else None
+    fitted = calibration.fit(frame[list(columns)], slice_field, settings.contamination)
     seconds = time.perf_counter() - began
-    scores = pipeline.decision_function(frame)
-    flag_rate = float(np.mean(scores < 0))
-    figure = score_histogram(scores)
-    # By value: whoever loads the model needs scikit-learn, but not this package.
-    cloudpickle.register_pickle_by_value(features)
+    held_out = frame.loc[fitted.held_out.index]
+    recent = gate.recent_of(held_out, held_out[_TIME])
+    checks = gate.examine(fitted, champion.pipeline if champion else None, recent, settings.contamination)
+    # Those beyond the fence too: gold will see such events as well.
+    scored = frame.iloc[len(frame) // 2 :]
+    scores = fitted.pipeline.decision_function(scored[list(columns)])
+    figures = {"score_histogram.png": score_histogram(scores), "score_over_time.png": score_over_time(scored[_TIME].to_numpy(), scores)}
     mlflow.set_experiment(settings.experiment)
     with mlflow.start_run(run_name=f"train-{settings.run_id}"):
         mlflow.log_params(
@@ -84,30 +103,73 @@ def train(spark: SparkSession, settings: Settings) -> Training:
                 "silver_version": silver_version,
                 "contract_fingerprint": contract.fingerprint,
                 SKLEARN_TAG: sklearn.__version__,
-                **{f"forest_{k}": v for k, v in pipeline.named_steps["forest"].get_params().items() if k != "contamination"},
+                **{f"forest_{k}": v for k, v in fitted.pipeline.named_steps["forest"].get_params().items() if k != "contamination"},
             }
         )
-        mlflow.log_metrics({"training_records": len(frame), "flag_rate": flag_rate, "training_seconds": seconds})
-        mlflow.log_figure(figure, "score_histogram.png")
-        example = frame.head(5)
-        logged = mlflow.sklearn.log_model(
-            pipeline,
-            name="model",
-            signature=infer_signature(example, pipeline.predict(example)),
-            input_example=example,
-            serialization_format="cloudpickle",
-            # Named, since MLflow would otherwise load the model in a process of its own to find out.
-            pip_requirements=[f"scikit-learn=={sklearn.__version__}", f"numpy=={np.__version__}", f"pandas=={pd.__version__}"],
-            registered_model_name=settings.model_full_name,
+        mlflow.log_metrics(
+            {
+                "training_records": len(frame),
+                "held_out_records": len(fitted.held_out),
+                "excluded_records": fitted.excluded,
+                "flag_rate": fitted.flag_rate,
+                "threshold": float(fitted.pipeline.named_steps["forest"].offset_),
+                "training_seconds": seconds,
+                **{f"gate_{check.name}": check.value for check in checks},
+            }
         )
+        for name, figure in figures.items():
+            mlflow.log_figure(figure, name)
+        version = _register(fitted, frame[list(columns)].head(5), settings)
     client = mlflow.MlflowClient()
-    version = str(logged.registered_model_version)
     client.set_model_version_tag(settings.model_full_name, version, SKLEARN_TAG, sklearn.__version__)
     # What is scored from now on is held against these.
     row = reference(scores, settings.model_full_name, version).to_row(None, settings.run_id, datetime.now(UTC))
     tables.append_rows(spark, settings, tables.BASELINES, [row])
-    client.set_registered_model_alias(settings.model_full_name, CHAMPION, version)
-    return Training(settings.model_full_name, version, len(frame), flag_rate, seconds, figure)
+    failed = [str(check) for check in checks if not check.is_passed]
+    said = f"refused: {'; '.join(failed)}" if failed else "passed"
+    client.set_model_version_tag(settings.model_full_name, version, GATE_TAG, said)
+    is_champion = champion is None or not failed
+    if is_champion:
+        promote(settings, version)
+        notes = [f"version {version} is champion: it scores what comes from now on", why_none]
+        if failed:
+            notes.append(f"the gate would have refused it, but there is no other: {'; '.join(failed)}")
+    else:
+        notes = [f"version {version} is no champion, version {champion.version} stays it: {'; '.join(failed)}"]
+    note = "; ".join(filter(None, (*notes, fitted.note)))
+    return Training(settings.model_full_name, version, len(frame), fitted.flag_rate, seconds, is_champion, note, figures)
+
+
+def _champion(settings: Settings, contract: Contract) -> tuple[Model | None, str]:
+    """The champion to compare with, if there is one and it can score here; else why it cannot."""
+    if champion_version(settings) is None:
+        return None, ""
+    try:
+        champion = load_champion(settings)
+        inputs.columns(contract, champion.columns)
+    except (PipelineError, UsageError) as error:
+        return None, f"not compared with the champion before it ({error})"
+    return champion, ""
+
+
+def _register(fitted: Fitted, example: pd.DataFrame, settings: Settings) -> str:
+    """Log the pipeline to the run that is open and register it; returns its version, which is challenger then."""
+    # By value: whoever loads the model needs scikit-learn, but not this package.
+    for module in (features, explanation, bins, phase):
+        cloudpickle.register_pickle_by_value(module)
+    logged = mlflow.sklearn.log_model(
+        fitted.pipeline,
+        name="model",
+        signature=ModelSignature(infer_signature(example).inputs, _PREDICTED),
+        input_example=example,
+        serialization_format="cloudpickle",
+        # Named, since MLflow would otherwise load the model in a process of its own to find out.
+        pip_requirements=[f"scikit-learn=={sklearn.__version__}", f"numpy=={np.__version__}", f"pandas=={pd.__version__}"],
+        registered_model_name=settings.model_full_name,
+    )
+    version = str(logged.registered_model_version)
+    mlflow.MlflowClient().set_registered_model_alias(settings.model_full_name, CHALLENGER, version)
+    return version
 
 
 def score_histogram(scores: np.ndarray) -> Figure:
@@ -116,6 +178,19 @@ def score_histogram(scores: np.ndarray) -> Figure:
     axes = figure.subplots()
     axes.hist(scores, bins=80, color="#3b6ea5")
     axes.axvline(0, color="#c0392b", linestyle="--", label="threshold: below is an anomaly")
-    axes.set(xlabel="anomaly score (decision_function)", ylabel="events", yscale="log", title="Anomaly scores of the training events")
+    axes.set(xlabel="anomaly score (decision_function)", ylabel="events", yscale="log", title="Anomaly scores of held-out events")
     axes.legend()
+    return figure
+
+
+def score_over_time(seconds: np.ndarray, scores: np.ndarray) -> Figure:
+    """Scores by event time (seconds since 1970), the flagged ones in red."""
+    figure = Figure(figsize=(8, 4), layout="constrained")
+    axes = figure.subplots()
+    moments, is_flagged = pd.to_datetime(seconds, unit="s"), scores < 0
+    axes.plot(moments[~is_flagged], scores[~is_flagged], ",", color="#3b6ea5", label="usual")
+    axes.plot(moments[is_flagged], scores[is_flagged], ".", color="#c0392b", label="flagged")
+    axes.set(xlabel="event time (UTC)", ylabel="anomaly score", title="Anomaly scores of held-out events over time")
+    axes.legend(loc="lower left")
+    figure.autofmt_xdate()
     return figure

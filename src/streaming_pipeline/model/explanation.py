@@ -1,0 +1,65 @@
+"""Which input drove a flag? The one that, were it as usual, would raise the score most.
+
+Occlusion (Zeiler and Fergus 2014), input by input: cheap, since only flagged events are asked about, and honest about a forest, whose
+score is no sum of its inputs. What only the combination of several inputs makes strange is told as that.
+"""
+
+import numpy as np
+import pandas as pd
+from sklearn.pipeline import Pipeline
+
+_DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+_THURSDAY = 3
+"""The first day of 1970."""
+
+
+class ExplainedPipeline(Pipeline):
+    """`features` (an `EventFeatures`) and `forest`; it says of an event what gold says of it."""
+
+    def predict(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """`anomaly_score` (`decision_function`; lower is stranger), `anomaly_flag` (-1 below 0, else 1), and of the flagged rows
+        `explanation`."""
+        scores = self.decision_function(rows) if len(rows) else np.zeros(0)
+        told = pd.Series(np.full(len(rows), None), index=rows.index, dtype=object)
+        told[scores < 0] = self.explain(rows[scores < 0])
+        flags = np.where(scores < 0, -1, 1).astype(np.int32)
+        return pd.DataFrame({"anomaly_score": scores, "anomaly_flag": flags, "explanation": told}, index=rows.index)
+
+    def explain(self, rows: pd.DataFrame) -> list[str]:
+        """One sentence for each of these rows, which have the columns that the model was fitted on."""
+        if not len(rows):
+            return []
+        features, forest = self.named_steps["features"], self.named_steps["forest"]
+        inputs, cells = features.transform(rows), features.cells(rows)
+        usual_inputs: dict[str, np.ndarray] = {}
+        for place, usual in enumerate(features.usual_.values()):
+            as_usual = inputs.copy()
+            as_usual[:, 2 * place], as_usual[:, 2 * place + 1] = usual.spreads(usual.value(np.zeros(len(rows)), cells), cells)
+            usual_inputs[list(features.usual_)[place]] = as_usual
+        if features.has_time_:
+            as_usual = inputs.copy()
+            as_usual[:, -4:] = features.phases(np.array([features.busiest_]))
+            usual_inputs[features.time] = as_usual
+        scores = forest.score_samples(np.vstack([inputs, *usual_inputs.values()])).reshape(-1, len(rows))
+        gains = scores[1:] - scores[0]
+        names, driver = list(usual_inputs), gains.argmax(axis=0)
+        told = []
+        for n, (row, which) in enumerate(zip(rows.to_dict("records"), driver, strict=True)):
+            name = names[which]
+            if gains[which, n] <= 0:
+                told.append(f"{', '.join(names)}: each as usual, not together")
+            elif name == features.time:
+                told.append(f"{name}: few events come {_moment(row[name])}")
+            else:
+                spreads = float(inputs[n, 2 * names.index(name)])
+                middle = float(features.usual_[name].value(np.zeros(1), cells[n : n + 1])[0])
+                side = "below" if spreads < 0 else "above"
+                of = f" of {row[features.slice_field]}" if features.slice_field else ""
+                at = f" at {int(row[features.time] % 86_400 // 3_600):02}h UTC" if features.has_time_ else ""
+                told.append(f"{name}: {row[name]:.6g} is {abs(spreads):.1f} spreads {side} the usual {middle:.6g}{of}{at}")
+        return told
+
+
+def _moment(seconds: float) -> str:
+    day, rest = divmod(seconds, 86_400)
+    return f"on {_DAYS[int(day + _THURSDAY) % 7]} at {int(rest // 3_600):02}h UTC"

@@ -1,0 +1,227 @@
+"""The model: what it sees of an event, where its threshold lies, what it says of a flag, and when the gate lets it pass."""
+
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import average_precision_score
+
+from streaming_pipeline import synthetic
+from streaming_pipeline.model import calibration, gate
+from streaming_pipeline.model.features import FEWEST, HOURS, EventFeatures, Usual
+
+START = datetime(2026, 3, 2, tzinfo=UTC)  # a Monday
+COLUMNS = ["event_type", "value", "timestamp_unix"]
+
+
+def events(count=60_000, seed=1, faults=(), start=START):
+    """Generated events as the model gets them, in random order, and which of them are injected outliers."""
+    made = synthetic.generate(count, start=start, duration=timedelta(days=14), seed=seed, faults=faults)
+    types = np.array([kind.name for kind in synthetic.TYPES], dtype=object)[made.type_index]
+    frame = pd.DataFrame({"event_type": types, "value": made.value.astype(float), "timestamp_unix": made.time_ms / 1000})
+    is_outlier = np.zeros(count, dtype=bool)
+    is_outlier[[int(line["event_id"]) - made.first_id for line in made.truth if line["kind"] == "outlier"]] = True
+    order = np.random.default_rng(seed).permutation(count)
+    return frame.iloc[order].reset_index(drop=True), is_outlier[order]
+
+
+@pytest.fixture(scope="module")
+def clean():
+    return events()[0]
+
+
+@pytest.fixture(scope="module")
+def fitted(clean):
+    return calibration.fit(clean, "event_type", 0.01)
+
+
+# ---- features ----
+
+
+def test_spreads_are_told_by_the_deciles_of_the_slice_and_hour(clean):
+    features = EventFeatures("event_type").fit(clean)
+    inputs = features.transform(clean)
+    assert inputs.shape == (len(clean), 6)
+    hours = (clean["timestamp_unix"] % 86_400 // 3_600).astype(int)
+    usual = features.usual_["value"]
+    for kind, hour in (("view", 20), ("click", 3), ("purchase", 18)):
+        of_cell = ((clean["event_type"] == kind) & (hours == hour)).to_numpy()
+        seen = np.arcsinh(clean["value"].to_numpy()[of_cell] / usual.scale)
+        low, middle, high = np.quantile(seen, [0.1, 0.5, 0.9])
+        expected = np.where(seen < middle, (seen - middle) / (middle - low), (seen - middle) / (high - middle)) * 1.2816
+        np.testing.assert_allclose(inputs[of_cell, 0], expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(np.hypot(inputs[:, 2], inputs[:, 3]), 1, rtol=1e-6)
+    np.testing.assert_allclose(inputs[:, 2], np.sin(2 * np.pi * clean["timestamp_unix"] / 86_400), atol=1e-4)
+    np.testing.assert_allclose(inputs[:, 5], np.cos(2 * np.pi * clean["timestamp_unix"] / 604_800), atol=1e-4)
+
+
+@pytest.mark.parametrize("scale", [None, 150.0])
+def test_a_value_so_many_spreads_away_is_so_many_spreads_away(scale):
+    usual = Usual(scale, np.array([3.0, 0.2, 0.4]), np.array([[3.0, 0.2, 0.4], [2.0, 0.5, 0.1]]))
+    cells, spreads = np.array([0, 1, 0, 1]), np.array([-4.0, 4.0, 0.0, -0.5])
+    np.testing.assert_allclose(usual.spreads(usual.value(spreads, cells), cells)[0], spreads, atol=1e-9)
+
+
+def test_what_is_rare_or_new_goes_by_what_is_usual_for_all():
+    rng = np.random.default_rng(0)
+    kinds = np.array(["a"] * 1_000 + ["b"] * (FEWEST - 1), dtype=object)
+    frame = pd.DataFrame({"kind": kinds, "value": rng.normal(10, 1, len(kinds)), "timestamp_unix": 1e9 + 60.0 * np.arange(len(kinds))})
+    features = EventFeatures("kind").fit(frame)
+    assert list(features.slices_) == ["a"]
+    asked = pd.DataFrame({"kind": ["b", "never seen", None], "value": 12.0, "timestamp_unix": 1e9})
+    assert len(np.unique(features.transform(asked), axis=0)) == 1
+    # An hour with few rows goes by its slice.
+    usual = features.usual_["value"]
+    silent = (frame["timestamp_unix"].iloc[999] // 3_600 + 2) % 24
+    assert (usual.by_cell[HOURS + int(silent)] == usual.by_cell[HOURS + int((silent + 1) % 24)]).all()
+
+
+def test_a_missing_number_counts_as_usual(fitted):
+    row = pd.DataFrame({"event_type": ["view"] * 2, "value": [np.nan, 1500.0], "timestamp_unix": [START.timestamp()] * 2})
+    inputs = fitted.features.transform(row)
+    assert inputs[0, 0] == inputs[0, 1] == 0
+    assert np.isfinite(fitted.pipeline.decision_function(row)).all()
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        np.zeros(400),
+        np.full(400, 7.5),
+        np.repeat([0.0, 1.0], [390, 10]),
+        np.repeat([np.nan, 3.0], [399, 1]),
+        np.full(400, np.nan),
+        np.random.default_rng(1).standard_cauchy(400) * 1e300,
+        np.random.default_rng(2).lognormal(0, 5, 400),
+        -np.random.default_rng(3).lognormal(9, 1, 400),
+    ],
+    ids=["zeros", "constant", "mostly zero", "one value", "no value", "enormous", "lognormal", "negative"],
+)
+def test_any_values_give_finite_scores_and_sentences(values):
+    rows = pd.DataFrame({"value": values, "timestamp_unix": 1e9 + 3_600.0 * np.arange(len(values))})
+    made = calibration.fit(rows.sample(frac=1, random_state=0, ignore_index=True), None, 0.01)
+    asked = pd.concat([rows, pd.DataFrame({"value": [0.0, 1e308, -1e308, np.inf, np.nan], "timestamp_unix": 2e9})], ignore_index=True)
+    assert np.isfinite(made.pipeline.decision_function(asked)).all()
+    assert all(made.pipeline.explain(asked))
+
+
+# ---- the threshold ----
+
+
+@pytest.mark.parametrize("faults", [(), None], ids=["clean", "with faults"])
+@pytest.mark.parametrize("contamination", [0.01, 0.002])
+def test_180_days_later_clean_events_are_flagged_at_the_rate_that_was_asked_for(faults, contamination):
+    trained_on, _ = events(100_000, seed=3, faults=faults)
+    made = calibration.fit(trained_on, "event_type", contamination)
+    assert made.flag_rate == pytest.approx(contamination, abs=1 / len(made.held_out) + 1e-9)
+    later, _ = events(100_000, seed=4, start=START + timedelta(days=180))
+    assert 0.5 * contamination <= np.mean(made.pipeline.decision_function(later) < 0) <= 1.5 * contamination
+
+
+@pytest.mark.parametrize("trained_with", [(), None], ids=["on clean events", "on events with outliers"])
+def test_outliers_are_found_whether_or_not_the_training_had_some(trained_with):
+    asked, is_outlier = events(60_000, seed=5, faults=None)
+    trained_on = events(60_000, seed=6)[0] if trained_with is not None else asked
+    made = calibration.fit(trained_on, "event_type", 0.002)
+    score = made.pipeline.decision_function(asked)
+    assert average_precision_score(is_outlier, -score) > 0.98
+    assert np.mean(score[is_outlier] < 0) > 0.98
+    # Each hundredth held-out event is not flagged at 0.002, however many outliers there are.
+    assert np.mean(score[~is_outlier] < 0) < 0.005
+    if trained_with is None:
+        assert made.excluded == pytest.approx(is_outlier.sum(), rel=0.05)
+
+
+def test_held_out_events_move_the_threshold_alone(clean):
+    half = len(clean) // 2
+    other = clean.copy()
+    other.loc[half:, "value"] *= 1.2
+    one, two = (calibration.fit(frame, "event_type", 0.01).pipeline for frame in (clean, other))
+    forest_one, forest_two = one.named_steps["forest"], two.named_steps["forest"]
+    assert forest_one.offset_ > forest_two.offset_
+    inputs = one.named_steps["features"].transform(clean)
+    assert (inputs == two.named_steps["features"].transform(clean)).all()
+    assert (forest_one.score_samples(inputs) == forest_two.score_samples(inputs)).all()
+
+
+def test_the_same_events_give_the_same_model(clean, fitted):
+    again = calibration.fit(clean, "event_type", 0.01)
+    assert (again.pipeline.decision_function(clean) == fitted.pipeline.decision_function(clean)).all()
+
+
+def test_a_threshold_that_rests_on_too_few_events_says_so(clean, fitted):
+    assert fitted.note == ""
+    assert "train again on 20,000 or more" in calibration.fit(clean.head(2_000), "event_type", 0.001).note
+
+
+@pytest.mark.parametrize("columns", [["value"], ["timestamp_unix"], ["event_type", "value"], ["value", "timestamp_unix"]])
+def test_any_choice_of_features_makes_a_model(clean, columns):
+    made = calibration.fit(clean[columns], "event_type" if "event_type" in columns else None, 0.01)
+    assert np.mean(made.pipeline.decision_function(clean[columns]) < 0) == pytest.approx(0.01, rel=0.5)
+
+
+# ---- what drove a flag ----
+
+
+def test_a_flag_is_explained_by_the_input_that_makes_it_strange(fitted):
+    at = (START + timedelta(days=7, hours=20)).timestamp()
+    rows = pd.DataFrame({"event_type": "view", "value": [30_000.0, -9_000.0], "timestamp_unix": at})
+    assert (fitted.pipeline.decision_function(rows) < 0).all()
+    high, low = fitted.pipeline.explain(rows)
+    assert high.startswith("value: 30000 is ") and "spreads above the usual 15" in high and high.endswith(" of view at 20h UTC")
+    assert low.startswith("value: -9000 is ") and "spreads below the usual 15" in low
+
+
+def test_an_event_at_an_unusual_time_is_explained_by_its_time():
+    rng = np.random.default_rng(0)
+    days = rng.integers(0, 28, 20_000)
+    seconds = START.timestamp() + 86_400.0 * days + rng.normal(12 * 3_600, 1_800, len(days))
+    made = calibration.fit(pd.DataFrame({"value": rng.normal(5, 1, len(days)), "timestamp_unix": seconds}), None, 0.01)
+    night = pd.DataFrame({"value": [5.0], "timestamp_unix": [(START + timedelta(days=6, hours=3)).timestamp()]})
+    assert made.pipeline.decision_function(night)[0] < 0
+    assert made.pipeline.explain(night) == ["timestamp_unix: few events come on Sunday at 03h UTC"]
+
+
+# ---- the gate ----
+
+
+def failed(challenger, champion, recent, contamination=0.01):
+    """Names of the checks that a challenger does not pass."""
+    return {check.name for check in gate.examine(challenger, champion, recent, contamination) if not check.is_passed}
+
+
+def test_a_challenger_of_the_same_kind_passes(fitted):
+    challenger = calibration.fit(events(seed=8)[0], "event_type", 0.01)
+    recent = events(20_000, seed=9, start=START + timedelta(days=14))[0]
+    assert failed(challenger, None, recent) == failed(challenger, fitted.pipeline, recent) == set()
+
+
+def test_a_challenger_that_does_not_know_the_events_of_today_is_refused(clean, fitted):
+    recent = events(20_000, seed=9)[0]
+    # Trained where other values were usual: today's are all strange to it.
+    abroad = clean.assign(value=clean["value"] * 3)
+    assert "flag_rate" in failed(calibration.fit(abroad, "event_type", 0.01), fitted.pipeline, recent)
+    # Trained where values were all over the place: it finds nothing strange.
+    rng = np.random.default_rng(0)
+    wild = clean.assign(value=rng.uniform(-50_000, 50_000, len(clean)))
+    blind = calibration.fit(wild, "event_type", 0.01)
+    assert {"recall_lost", "agreement"} <= failed(blind, fitted.pipeline, recent)
+
+
+def test_a_threshold_that_was_moved_is_seen_by_the_flag_rate(fitted):
+    recent = events(20_000, seed=9)[0]
+    forest = fitted.pipeline.named_steps["forest"]
+    held = forest.offset_
+    try:
+        forest.offset_ = held + 0.1
+        assert failed(fitted, None, recent) == {"flag_rate"}
+    finally:
+        forest.offset_ = held
+
+
+def test_recent_events_are_those_of_the_last_week_if_they_are_enough():
+    frame = pd.DataFrame({"value": np.arange(2_000.0)})
+    time = pd.Series(np.linspace(0, 13 * 86_400, 2_000))
+    assert len(gate.recent_of(frame, time)) == pytest.approx(2_000 * 7 / 13, abs=1)
+    assert len(gate.recent_of(frame.head(1_000), time.head(1_000) * 2)) == 1_000
