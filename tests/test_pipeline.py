@@ -20,7 +20,7 @@ from rich.console import Console
 from secret_search import Secrets, key_lines
 
 from streaming_pipeline import synthetic
-from streaming_pipeline.errors import UsageError
+from streaming_pipeline.errors import PipelineError, UsageError
 from streaming_pipeline.gold import Scored, score_silver_to_gold
 from streaming_pipeline.kafka import topic_offsets
 from streaming_pipeline.local.bundle import load_bundle
@@ -30,7 +30,7 @@ from streaming_pipeline.local.judge import judge
 from streaming_pipeline.local.reporter import Reporter
 from streaming_pipeline.local.runner import run_job
 from streaming_pipeline.model import gate
-from streaming_pipeline.model.registry import CHAMPION, champion_version, load_champion, set_champion, versions
+from streaming_pipeline.model.registry import CHAMPION, SKLEARN_TAG, champion_version, load_champion, load_version, set_champion, versions
 from streaming_pipeline.model.training import train
 from streaming_pipeline.producer import LineRecords, produce
 from streaming_pipeline.queries import query
@@ -342,8 +342,15 @@ def test_a_challenger_that_the_gate_refuses_leaves_the_champion(pipeline, monkey
     assert not refused.is_champion and champion_version(pipeline.settings) == champion
     assert f"version {refused.version} is no champion, version {champion} stays it: recall" in refused.note
     assert versions(pipeline.settings)[0]["gate"].startswith("refused: recall")
+    with Command("model", "list", "--home", str(pipeline.home), "--schema", pipeline.schema) as command:
+        code, out, err = command.result()
+    assert code == 0 and f"version {champion}  champion  " in out and "gate: refused: recall" in out, err
     assert set_champion(pipeline.settings, refused.version).before == champion
     assert set_champion(pipeline.settings, "previous").version == champion
+    client, name = mlflow.MlflowClient(), pipeline.settings.model_full_name
+    client.set_model_version_tag(name, refused.version, SKLEARN_TAG, "1.2.0")
+    with pytest.raises(PipelineError, match=r"was trained by scikit-learn 1\.2\.0, this is .* Run the job train_anomaly_detector here"):
+        load_version(pipeline.settings, refused.version)
 
 
 def test_scoring_says_where_silver_and_gold_differ(pipeline):

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 
 from streaming_pipeline.errors import PipelineError
 from streaming_pipeline.local.bundle import LOCAL_CATALOG, load_bundle
@@ -24,13 +23,14 @@ def model_settings(home: Path, schema: str) -> Settings:
 
 
 def show_versions(settings: Settings, console: Console) -> None:
-    """One line for each version, the newest first."""
+    """Print every version, the newest first: its aliases, what it was trained on, and what the gate said of it."""
     found = versions(settings)
     if not found:
         raise PipelineError(f"{settings.model_full_name} has no version yet: `streaming-pipeline run` trains one.")
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in found[0]:
-        table.add_column(name, justify="right" if name in ("version", "training_records") else "left", overflow="fold")
     for one in found:
-        table.add_row(*("" if value is None else str(value) for value in one.values()))
-    console.print(table)
+        alias = f"  [bold]{one['alias']}[/bold]" if one["alias"] else ""
+        console.print(f"version {one['version']}{alias}  {one['created']:%Y-%m-%d %H:%M} UTC", soft_wrap=True, highlight=False)
+        if one["features"]:
+            trained = f"{int(one['training_records']):,} records of {one['features']}, contamination {one['contamination']}"
+            console.print(f"  trained on {trained}", soft_wrap=True, highlight=False)
+        console.print(f"  gate: {one['gate'] or 'was not asked'}", soft_wrap=True, highlight=False, markup=False)
