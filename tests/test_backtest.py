@@ -68,6 +68,21 @@ def test_no_score_depends_on_a_later_row(columns):
         pd.testing.assert_frame_equal(cut, whole[:rows], check_exact=False, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("kind", ["saw", "square", "small integers", "counter"])
+def test_what_is_written_of_a_series_that_repeats_itself_depends_on_no_later_row(kind, tmp_path):
+    number = np.arange(720)
+    small = np.random.default_rng(3).integers(0, 4, 720)
+    values = {"saw": number % 24 * 0.1, "square": number // 25 % 2, "small integers": small, "counter": number}[kind]
+
+    def written(rows):
+        backtest.write_scores(backtest.backtest(series(values[:rows]), 300, ()), tmp_path / "out.csv")
+        return (tmp_path / "out.csv").read_bytes().splitlines()
+
+    whole = written(720)
+    for rows in (301, 302, 517, 640, 707):
+        assert written(rows) == whole[: rows + 1]
+
+
 def test_deviations_of_a_series_that_stays_the_same_are_as_surprising_as_they_are_rare():
     rng = np.random.default_rng(1)
     found = np.concatenate([surprise(rng.exponential(1, 5_000), 500)[500:] for _ in range(10)])

@@ -8,6 +8,8 @@ LENGTH = 20
 """Rows of a shape."""
 _LIBRARY = 2_000
 """So many past shapes are looked through at most, spread evenly over the past."""
+_ROUNDING = 1e-12
+"""A squared distance of less, as a share of both squares, is rounding."""
 
 
 def nearest_value(values: np.ndarray) -> np.ndarray:
@@ -26,17 +28,22 @@ def nearest_value(values: np.ndarray) -> np.ndarray:
 
 def nearest_shape(values: np.ndarray) -> np.ndarray:
     """Distance (root mean square) of the last `LENGTH` values, less their mean, to the nearest such run of rows before it; NaN without."""
-    out = np.full(len(values), np.nan)
-    if len(values) < 3 * LENGTH:
-        return out
-    runs = np.lib.stride_tricks.sliding_window_view(values, LENGTH)
+    rows = len(values)
+    out = np.full(rows + LENGTH, np.nan)
+    if rows < 3 * LENGTH:
+        return out[:rows]
+    # How sums are rounded may depend on a block's shape: with rows behind the end the last block is as whole as any.
+    runs = np.lib.stride_tricks.sliding_window_view(np.concatenate([values, np.zeros(LENGTH)]), LENGTH)
     runs = runs - runs.mean(axis=1, keepdims=True)
     squares = (runs**2).sum(axis=1)
-    for begin, end in blocks(2 * LENGTH, len(values), most=LENGTH):
+    for begin, end in blocks(2 * LENGTH, rows + LENGTH, most=LENGTH):
         # The run that ends in row t begins in row t - LENGTH + 1; those of the library end before the first row of these.
         last = begin - 2 * LENGTH + 1
         library = np.arange(last - 1, -1, -max(1, -(-last // _LIBRARY)))
         here = slice(begin - LENGTH + 1, end - LENGTH + 1)
-        distances = squares[here, None] + squares[library] - 2 * runs[here] @ runs[library].T
-        out[begin:end] = np.sqrt(np.maximum(distances.min(axis=1), 0) / LENGTH)
-    return out
+        # No matrix product, which is rounded by the number of threads, and whose threads are in each other's way at this size.
+        both = squares[here, None] + squares[library]
+        distances = both - 2 * np.einsum("ik,jk->ij", runs[here], runs[library])
+        # What is 0 but for rounding is 0, or noise would decide which of two repetitions is the stranger.
+        out[begin:end] = np.sqrt(np.where(distances > _ROUNDING * both, distances, 0).min(axis=1) / LENGTH)
+    return out[:rows]
