@@ -1,11 +1,13 @@
 """The detectors over a file: strictly causal, right on series whose faults are known, and clear about files that cannot be used."""
 
 import io
+import re
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 from rich.console import Console
 from sklearn.metrics import average_precision_score, f1_score, precision_score, recall_score, roc_auc_score
 
@@ -16,6 +18,7 @@ from streaming_pipeline.detectors import DETECTORS, discord, ensemble, forecast,
 from streaming_pipeline.detectors.surprise import surprise
 from streaming_pipeline.errors import PipelineError, UsageError
 
+savefig = Figure.savefig
 DAY = 288  # rows of five minutes
 
 
@@ -270,7 +273,18 @@ def test_gaps_empty_cells_and_unix_times_are_read(tmp_path):
     ("text", "said"),
     [
         ("", "cannot be read as CSV"),
+        ("\n \n", "cannot be read as CSV: it is empty"),
         ("time,value\n", "no rows"),
+        ("\ntime,value\n\n2026-01-01,1,2\n", "line 4 has 3 fields, the header 2"),
+        ('time,note,value\n2026-01-01,"a\nb",1\n2026-01-02,,x\n', "line 4: value is 'x'"),
+        ('time,value\n2026-01-01,1\n"2026-01-02,1\n2026-01-03,1\n', "line 3 has 1 field, the header 2"),
+        ("time,value,value\n2026-01-01,1,2\n", "has the column 'value' 2 times"),
+        ("time;value\n2026-01-01;1,5\n", "line 2: value is '1,5', which is no number: write a point for the decimal comma"),
+        ("time,value\n2026-01-01,1e31\n", "line 2: value is 1e31, beyond 1e30"),
+        ("time,value\n2026-01-01,1\nnow,2\n", "line 3: time is 'now', which is no time"),
+        ("time,value\n20260131,1\n20260230,2\n", "line 3: time is '20260230', which is no time"),
+        ("time,value\n2026-10-25 02:59,1\n2026-10-25 02:00,2\n", "local times fall back in autumn"),
+        ("time,value\n" + "".join(f"2026-01-{day:02},{'-' if day < 9 else day}\n" for day in range(1, 31)), "in the 4 training rows"),
         ("time,other\n2026-01-01,1\n", "has no column 'value'; it has time, other"),
         ("time,value\n2026-01-01,1\nyesterday,2\n", "line 3: time is 'yesterday', which is no time"),
         ("time,value\n2026-01-02,1\n2026-01-01,2\n", "line 3: time 2026-01-01 is before that of the line above. Sort the file by time"),
@@ -289,6 +303,118 @@ def test_a_file_that_cannot_be_used_is_one_sentence(tmp_path, capsys, text, said
     assert not (tmp_path / "out.csv").exists()
 
 
+def read(path, text, *values, label=None):
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return read_series(path, "time", values or ["value"], label)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\n  \ntime,value\n\n2026-01-01,1\n2026-01-02,2\n",
+        "sep=;\ntime;value\n2026-01-01;1\n2026-01-02;2\n",
+        'time;value;"a, b, c, d"\n2026-01-01;1;\n2026-01-02;2;\n',
+        "time,value,\r\n2026-01-01,1,\r\n2026-01-02,2,\r\n",
+        'time\tvalue\tnote\n2026-01-01\t1\t"a\n\nb"\n2026-01-02\t2\t"a ""b"""\n',
+        "time,value\n20260101,1\n20260102,2\n",
+    ],
+)
+def test_files_as_programs_write_them_are_read(tmp_path, text):
+    found = read(tmp_path / "in.csv", text)
+    assert found.values.tolist() == [[1], [2]]
+    assert np.diff(found.seconds).tolist() == [86_400] and found.seconds[0] == datetime(2026, 1, 1, tzinfo=UTC).timestamp()
+
+
+def test_a_file_in_another_encoding_is_one_sentence(tmp_path):
+    with pytest.raises(PipelineError, match=r"line 3 is no UTF-8: save the file as UTF-8"):
+        read(tmp_path / "in.csv", "time,value\n2026-01-01,1\nMärz,2\n".encode("latin-1"))
+
+
+def test_the_first_row_decides_what_numbers_since_1970_count(tmp_path):
+    for per_second in (1, 1_000, 1_000_000, 1_000_000_000):
+        found = read(tmp_path / "in.csv", f"time,value\n{1_700_000_000 * per_second},1\n{1_700_000_060 * per_second},2\n")
+        assert found.seconds.tolist() == [1_700_000_000, 1_700_000_060]
+    assert read(tmp_path / "in.csv", "time,value\n100000000000,1\n100000000060,2\n").seconds[0] == 1e11
+    assert read(tmp_path / "in.csv", "time,value\n1,1\n200000000000000,2\n").seconds.tolist() == [1, 2e14]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "days"),
+    [
+        ("01/02/2026", "01/03/2026", 1),
+        ("12/01/2026", "13/01/2026", 1),
+        ("31/01/2026 10:00", "01/02/2026 10:00", 1),
+        ("1/12/26", "2/1/26", 20),
+    ],
+)
+def test_month_first_unless_only_day_first_makes_times_that_rise(tmp_path, first, second, days):
+    assert np.diff(read(tmp_path / "in.csv", f"time,value\n{first},1\n{second},2\n").seconds).tolist() == [days * 86_400]
+
+
+def test_empty_cells_at_the_beginning_are_the_first_number_and_tiny_ones_0(tmp_path):
+    found = read(tmp_path / "in.csv", "time,value\n1,N/A\n2,#N/A\n3,5\n4,-\n5,1e-200\n")
+    assert found.values[:, 0].tolist() == [5, 5, 5, 5, 0] and found.missing == 3
+    assert "1 cell is empty: it is taken" in backtest.notes(Series(*(*vars(found).values(),)[:4], 1), 3)[0]
+
+
+def test_a_column_asked_for_twice_is_wrong_use(tmp_path):
+    for values, label in ((["value", "value"], None), (["value"], "value"), (["value"], "time"), (["time"], None)):
+        with pytest.raises(UsageError, match="is asked for twice"):
+            read(tmp_path / "in.csv", "time,value\n1,1\n", *values, label=label)
+
+
+def test_no_file_is_written_over_another_and_each_has_its_folder_before_any_work(tmp_path, capsys):
+    file, linked = tmp_path / "in.csv", tmp_path / "linked.csv"
+    csv(file, value=np.arange(300))
+    linked.symlink_to(file)
+    before = file.read_bytes()
+    for output, picture, said in (
+        (file, None, "would be written over"),
+        (linked, None, "would be written over"),
+        (tmp_path / "." / "out.csv", tmp_path / "none" / ".." / "out.csv", "there is no folder"),
+        (tmp_path / "out.csv", tmp_path / "out.csv", "--plot .* would be written over --output"),
+        (tmp_path / "out.csv", file, "--plot .* would be written over"),
+        (tmp_path / "none" / "out.csv", None, "there is no folder"),
+        (tmp_path, None, "is a folder"),
+        (tmp_path / "out.csv", tmp_path, "--plot .* is a folder"),
+    ):
+        line = ["backtest", str(file), "--timestamp", "time", "--value", "value", "--output", str(output)]
+        assert main([*line, *(["--plot", str(picture)] if picture else [])]) == 2
+        assert re.search(said, capsys.readouterr().err)
+    assert file.read_bytes() == before and {one.name for one in tmp_path.iterdir()} == {"in.csv", "linked.csv"}
+
+
+def test_the_picture_has_six_columns_and_the_score_and_takes_any_name_and_time(tmp_path, monkeypatch, capfd):
+    drawn = []
+    monkeypatch.setattr(Figure, "savefig", lambda self, *_, **__: (drawn.append(self), savefig(self, *_, **__)))
+    names = ["$x_", "a$ and $b", "温度", "e" * 500, "f", "g", "h", "i"]
+    many = np.random.default_rng(14).normal(0, 1, (60, 8))
+    for seconds in (np.arange(60) * 60.0, np.linspace(-1e15, 1e15, 60), np.linspace(-6.2e10, 2.5e11, 60)):
+        times = Series(seconds.astype(str), seconds, many, np.arange(60) // 50, 0)
+        backtest.plot(times, backtest.backtest(times, 20, ()), 20, names, tmp_path / "out.png")
+        *axes, score = drawn[-1].axes
+        assert len(axes) == 6 and "left out: 2" in axes[0].get_title()
+        assert len(score.lines) == 2 and score.get_ylim() == (0, 1)
+    assert score.get_xlabel() == "row"
+    assert capfd.readouterr().err == ""
+
+
+def test_what_cannot_be_judged_is_said():
+    several = series(np.random.default_rng(15).normal(0, 1, (100, 2)), labels=np.zeros(100, dtype=int))
+    said = " ".join(backtest.notes(several, 20))
+    assert "the ensemble of several columns scores no row at all" in said and "are all 0, so there are no measures" in said
+    assert backtest.chosen_detectors(["ensemble"]) == () and backtest.chosen_detectors(["iqr", "ensemble", "iqr"]) == ("iqr",)
+
+
+@pytest.mark.parametrize("columns", [1, 2])
+@pytest.mark.filterwarnings("error")
+def test_numbers_of_any_size_make_no_warning(columns):
+    number = np.arange(200)
+    for values in (np.where(number == 150, 1e30, 1e-30), np.where(number % 2, 1e30, -1e30), 1 + number % 2 * 2e-16):
+        scores = backtest.backtest(series(np.column_stack([values] * columns)), 60)
+        assert np.isfinite(scores.drop(columns="timestamp").to_numpy()).all()
+
+
 def test_a_detector_that_there_is_not_is_named_before_the_file_is_read(tmp_path, capsys):
     line = ["backtest", str(tmp_path / "in.csv"), "--timestamp", "time", "--value", "value", "--output", str(tmp_path / "out.csv")]
     assert main([*line, "--detector", "lstm"]) == 2
@@ -301,6 +427,7 @@ def test_files_that_are_not_there_and_numbers_that_cannot_be(tmp_path):
     for fraction, count in ((0.0, None), (1.0, None), (float("nan"), None), (None, 0), (None, 10), (None, -1)):
         with pytest.raises(UsageError):
             backtest.training_rows(10, fraction, count)
+    assert backtest.training_rows(200, 0.29, None) == 58
     assert [backtest.training_rows(1_000, None, None), backtest.training_rows(3, 0.15, None), backtest.training_rows(10, None, 9)] == [
         150,
         1,

@@ -3,6 +3,8 @@
 Nothing here needs Spark. Training rows get score 0 and flag 0; all scaling is fitted on them.
 """
 
+import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,7 +24,9 @@ from streaming_pipeline.errors import PipelineError, UsageError
 NAMES = ("iforest", *DETECTORS)
 """The detectors that can be chosen; the ensemble is always there."""
 TRAIN_FRACTION = 0.15
-_MOST_DRAWN = 6
+_MOST_DRAWN, _LONGEST_NAME = 6, 40
+_DATES = (-3e10, 2e11)
+"""Seconds since 1970 that matplotlib can draw as dates, with a margin: the years 1020 to 8300."""
 _FLAGGED = 3.0
 """A detector's score is 0.5 where its deviation is to be expected once in a thousand rows; the forest flags from there."""
 
@@ -33,7 +37,8 @@ def training_rows(rows: int, fraction: float | None, count: int | None) -> int:
         fraction = TRAIN_FRACTION if fraction is None else fraction
         if not 0 < fraction < 1:
             raise UsageError(f"--train-fraction {fraction} cannot be: it must lie between 0 and 1.")
-        count = max(1, int(fraction * rows))
+        # 0.29 of 200 is 58, though as a float it is a little less.
+        count = max(1, int(round(fraction * rows, 6)))
     if not 0 < count < rows:
         raise UsageError(f"{count} training rows of {rows} cannot be: at least one row must be learnt from, and one be judged.")
     return count
@@ -95,11 +100,29 @@ def strengths(series: Series, train: int, names: Sequence[str]) -> dict[str, tup
     return found
 
 
-def check_names(names: Sequence[str]) -> None:
-    """Raise `UsageError` for a detector that there is not."""
+def chosen_detectors(names: Sequence[str]) -> tuple[str, ...]:
+    """The detectors beside the ensemble: each of these once, all where none is named. Raises `UsageError` for one that there is not."""
     for name in names:
-        if name not in NAMES:
-            raise UsageError(f"--detector {name} cannot be: use {', '.join(NAMES)}.")
+        if name not in (*NAMES, "ensemble"):
+            raise UsageError(f"--detector {name} cannot be: use {', '.join(NAMES)} or ensemble.")
+    return tuple(name for name in dict.fromkeys(names) if name != "ensemble") if names else NAMES
+
+
+def check_places(file: Path, output: Path, picture: Path | None) -> None:
+    """Raise `UsageError` where `--output` or `--plot` cannot be written, or would be written over the file read or each other."""
+    taken = {os.path.realpath(file): str(file)}
+    for option, place in (("--output", output), ("--plot", picture)):
+        if place is None:
+            continue
+        if os.path.isdir(place):
+            raise UsageError(f"{option} {place} is a folder: name a file in it.")
+        if not os.path.isdir(place.parent):
+            raise UsageError(f"{option} {place} cannot be written: there is no folder {place.parent}.")
+        real = os.path.realpath(place)
+        for other, name in taken.items():
+            if real == other or (os.path.exists(real) and os.path.exists(other) and os.path.samefile(real, other)):
+                raise UsageError(f"{option} {place} would be written over {name}: name another file.")
+        taken[real] = f"--output {place}"
 
 
 def backtest(series: Series, train: int, names: Sequence[str] = NAMES) -> pd.DataFrame:
@@ -116,6 +139,11 @@ def _detectors(scores: pd.DataFrame) -> list[str]:
     return [column.removesuffix("_score") for column in scores.columns if column.endswith("_score")]
 
 
+def is_mixed(labels: np.ndarray) -> bool:
+    """Whether there are labels of both kinds, as measures need them."""
+    return bool(labels.min() != labels.max())
+
+
 def metrics(scores: pd.DataFrame, labels: np.ndarray, train: int) -> pd.DataFrame:
     """Per detector, over the rows behind the training: how many it flags, precision, recall, F1, AUROC and average precision; NaN where
     the labels are all alike, or nothing is flagged."""
@@ -124,7 +152,6 @@ def metrics(scores: pd.DataFrame, labels: np.ndarray, train: int) -> pd.DataFram
     for name in _detectors(scores):
         score, flags = scores[f"{name}_score"].to_numpy()[train:], scores[f"{name}_flag"].to_numpy()[train:]
         hits, flagged, positives = int((flags * truth).sum()), int(flags.sum()), int(truth.sum())
-        is_mixed = 0 < positives < len(truth)
         rows.append(
             {
                 "detector": name,
@@ -132,8 +159,8 @@ def metrics(scores: pd.DataFrame, labels: np.ndarray, train: int) -> pd.DataFram
                 "precision": hits / flagged if flagged else np.nan,
                 "recall": hits / positives if positives else np.nan,
                 "f1": 2 * hits / (flagged + positives) if flagged + positives else np.nan,
-                "auroc": roc_auc_score(truth, score) if is_mixed else np.nan,
-                "average_precision": average_precision_score(truth, score) if is_mixed else np.nan,
+                "auroc": roc_auc_score(truth, score) if is_mixed(truth) else np.nan,
+                "average_precision": average_precision_score(truth, score) if is_mixed(truth) else np.nan,
             }
         )
     return pd.DataFrame(rows)
@@ -151,19 +178,26 @@ def notes(series: Series, train: int) -> list[str]:
     """What whoever reads the scores has to know of the series."""
     found = []
     if series.missing:
-        found.append(f"{series.missing:,} cells are empty: each is taken for the value before it.")
+        cells = "1 cell is empty: it" if series.missing == 1 else f"{series.missing:,} cells are empty: each"
+        found.append(f"{cells} is taken for the value before it, at the beginning for the first.")
     constant = int((np.ptp(series.values, axis=0) == 0).sum())
     if constant:
-        found.append(f"{constant} of {series.values.shape[1]} columns never change: there is nothing to be found in them.")
-    least = shift.LEAST if series.values.shape[1] > 1 else 2 * LEAST
-    if train < least:
-        found.append(f"{train} training rows are few: with fewer than {least} the first rows behind them get no score.")
+        never = "1 column never changes" if constant == 1 else f"{constant} columns never change"
+        found.append(f"{never}: there is nothing to be found.")
+    if series.values.shape[1] > 1 and train < shift.LEAST:
+        found.append(
+            f"{train} training rows are too few: with fewer than {shift.LEAST} the ensemble of several columns scores no row at all."
+        )
+    if train < 2 * LEAST:
+        found.append(f"{train} training rows are few: with fewer than {2 * LEAST} the first rows behind them get no score.")
+    if series.labels is not None and not is_mixed(series.labels[train:]):
+        found.append(f"The labels of the judged rows are all {series.labels[-1]}, so there are no measures: they need both 0 and 1.")
     return found
 
 
 def print_summary(scores: pd.DataFrame, labels: np.ndarray | None, train: int, console: Console) -> None:
-    """Print what each detector flags and, by labels, how good it is."""
-    if labels is None:
+    """Print what each detector flags and, by labels of both kinds, how good it is."""
+    if labels is None or not is_mixed(labels[train:]):
         table = Table("detector", "flags")
         for name in _detectors(scores):
             table.add_row(name, f"{scores[f'{name}_flag'].sum():,}")
@@ -177,27 +211,37 @@ def print_summary(scores: pd.DataFrame, labels: np.ndarray | None, train: int, c
 
 
 def plot(series: Series, scores: pd.DataFrame, train: int, names: Sequence[str], path: Path) -> None:
-    """Draw each column and the score of the ensemble, with its flags; training and labelled rows are shaded. Raises `PipelineError`."""
+    """Draw the first columns and the score of the ensemble, with its flags; training and labelled rows are shaded, and times that
+    matplotlib has no date for are row numbers. Raises `PipelineError`."""
     shown = min(len(names), _MOST_DRAWN)
     figure = Figure(figsize=(12, 2 + 1.8 * (shown + 1)), layout="constrained")
-    axes = figure.subplots(shown + 1, 1, sharex=True)
-    times = (series.seconds * 1e6).astype("int64").astype("datetime64[us]")
+    *axes, score_axis = figure.subplots(shown + 1, 1, sharex=True)
+    times = np.arange(len(series.seconds))
+    if series.seconds[0] >= _DATES[0] and series.seconds[-1] <= _DATES[1]:
+        times = (series.seconds * 1e6).astype("int64").astype("datetime64[us]")
+    else:
+        score_axis.set_xlabel("row")
     flagged = scores["ensemble_flag"].to_numpy() == 1
     for axis, name, column in zip(axes, names, series.values.T, strict=False):
         axis.plot(times, column, color="#3b6ea5", linewidth=0.8)
         axis.plot(times[flagged], column[flagged], "o", color="#c0392b", markersize=4, label="flag")
-        axis.set_ylabel(name)
-    axes[-1].plot(times, scores["ensemble_score"], color="#555555", linewidth=0.8)
-    axes[-1].axhline(0.5, color="#c0392b", linestyle="--", linewidth=0.8)
-    axes[-1].set(ylabel="ensemble score", ylim=(0, 1))
-    for axis in axes:
+        # A name is no formula, and a long one leaves no room for the picture.
+        axis.set_ylabel(name[:_LONGEST_NAME], parse_math=False)
+    score_axis.plot(times, scores["ensemble_score"], color="#555555", linewidth=0.8)
+    score_axis.axhline(0.5, color="#c0392b", linestyle="--", linewidth=0.8)
+    score_axis.set(ylabel="ensemble score", ylim=(0, 1))
+    for axis in (*axes, score_axis):
         axis.axvspan(times[0], times[train - 1], color="#999999", alpha=0.15)
         if series.labels is not None and series.labels.any():
             low, high = axis.get_ylim()
             axis.fill_between(times, low, high, where=series.labels == 1, color="#e0a030", alpha=0.3, step="mid")
             axis.set_ylim(low, high)
-    axes[0].set_title("Grey: learnt from. Red: flagged." + (" Yellow: labelled." if series.labels is not None else ""))
+    title = "Grey: learnt from. Red: flagged." + (" Yellow: labelled." if series.labels is not None else "")
+    axes[0].set_title(title + (f" Columns left out: {len(names) - shown}." if len(names) > shown else ""))
     try:
-        figure.savefig(path, format="png", dpi=100)
+        with warnings.catch_warnings():
+            # A sign that the font lacks is drawn as a box.
+            warnings.simplefilter("ignore")
+            figure.savefig(path, format="png", dpi=100)
     except OSError as error:
         raise PipelineError(f"--plot {path} cannot be written: {error.strerror or error}") from error

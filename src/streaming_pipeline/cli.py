@@ -168,10 +168,11 @@ def _backtest(options: argparse.Namespace, console: Console) -> int:
     from streaming_pipeline import backtest
     from streaming_pipeline.csv_series import read_series
 
-    names = tuple(dict.fromkeys(options.detector)) or backtest.NAMES
-    backtest.check_names(names)
+    names = backtest.chosen_detectors(options.detector)
+    backtest.check_places(options.file, options.output, options.plot)
     series = read_series(options.file, options.timestamp, options.value, options.label)
     train = backtest.training_rows(len(series.seconds), options.train_fraction, options.train_rows)
+    series.check_begins(options.file, train)
     scores = backtest.backtest(series, train, names)
     backtest.write_scores(scores, options.output)
     for note in backtest.notes(series, train):
@@ -376,7 +377,7 @@ def _parser() -> argparse.ArgumentParser:
 
     backtest = command("backtest", _backtest, "Would the detectors have caught it? Scores each row of a CSV file by the rows before it.")
     backtest.add_argument("file", type=Path, metavar="FILE.csv", help="in order of time, with a header")
-    backtest.add_argument("--timestamp", required=True, metavar="COLUMN", help="ISO-8601, or seconds since 1970")
+    backtest.add_argument("--timestamp", required=True, metavar="COLUMN", help="ISO-8601, or a number since 1970")
     backtest.add_argument("--value", required=True, action="append", metavar="COLUMN", help="a column of numbers (may be repeated)")
     backtest.add_argument("--label", metavar="COLUMN", help="1 where something was wrong, 0 elsewhere: prints how good each detector is")
     backtest.add_argument(
@@ -384,7 +385,7 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="NAME",
-        help="iforest, zscore, robust_zscore, iqr or moving_average, beside the ensemble (may be repeated; default: all)",
+        help="iforest, zscore, robust_zscore, iqr, moving_average or ensemble, which is always there (may be repeated; default: all)",
     )
     training = backtest.add_mutually_exclusive_group()
     training.add_argument("--train-fraction", type=float, metavar="SHARE", help="share of the rows to learn from (default: 0.15)")
