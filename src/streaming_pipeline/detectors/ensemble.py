@@ -8,8 +8,8 @@ from streaming_pipeline.detectors.surprise import surprise
 
 THRESHOLD = 4.0
 _FADING = 0.1
-_QUIET = 0.15
-"""After an alarm there is none for so many of the training rows."""
+_QUIET, _LOUDER = 0.15, 1.75
+"""After an alarm there is none for so many of the training rows, but for one of so many times the largest strength since."""
 
 
 def combined(deviations: Mapping[str, np.ndarray], train: int) -> np.ndarray:
@@ -27,11 +27,13 @@ def combined(deviations: Mapping[str, np.ndarray], train: int) -> np.ndarray:
 
 
 def alarms(strength: np.ndarray, train: int) -> np.ndarray:
-    """Rows to tell somebody of: those that reach the threshold while nobody was told of another for a while."""
+    """Rows to tell somebody of: those that reach the threshold while nobody was told of another for a while, or that are far stronger
+    than any row since."""
     flags = np.zeros(len(strength), dtype=bool)
-    quiet, next_row = max(1, int(_QUIET * train)), train
-    for row in np.flatnonzero(strength >= 1).tolist():
-        if row >= next_row:
+    quiet, next_row, strongest = max(1, int(_QUIET * train)), train, 0.0
+    for row in (train + np.flatnonzero(strength[train:] >= 1)).tolist():
+        if row >= next_row or strength[row] >= _LOUDER * strongest:
             flags[row] = True
-            next_row = row + quiet
+            next_row, strongest = row + quiet, 0.0
+        strongest = max(strongest, strength[row])
     return flags
