@@ -100,6 +100,15 @@ def test_what_stands_far_out_is_more_surprising_the_further_out():
     assert surprise(deviations, 100)[-1] == 0
 
 
+def test_one_absurd_value_does_not_hide_what_comes_later():
+    rng = np.random.default_rng(1)
+    values = rng.normal(10, 1, 400)
+    values[300:340] += 8
+    values[200] = 1e9
+    strength, flags = backtest.strengths(series(values), 60, ())["ensemble"]
+    assert flags[300:340].any() and strength[300:340].max() > 1.2
+
+
 def test_the_textbook_detectors_take_centre_and_scale_from_the_rows_before():
     rng = np.random.default_rng(4)
     values = rng.normal(100, 5, 400)
@@ -183,10 +192,12 @@ def test_several_columns_flags_stay_up_while_the_fault_lasts():
     assert false / (false + right) < 0.15
 
 
-def test_after_an_alarm_there_is_silence_for_a_while():
+def test_after_an_alarm_there_is_silence_for_a_while_but_for_what_is_far_stronger():
     strength = np.zeros(1_000)
     strength[[150, 500, 501, 510, 600]] = 2
     assert np.flatnonzero(ensemble.alarms(strength, 200)).tolist() == [500, 600]
+    strength[[505, 506, 507]] = 3, 6, 7
+    assert np.flatnonzero(ensemble.alarms(strength, 200)).tolist() == [500, 506, 600]
 
 
 @pytest.mark.parametrize("columns", [1, 2])

@@ -8,6 +8,8 @@ LEAST = 20
 """With a past of fewer nothing is surprising."""
 _TAIL = 0.05
 """The share of past deviations that the tail is fitted to, `LEAST` of them at least."""
+_FAR, _FARTHEST = 0.8, 10.0
+"""An excess of the tail counts as so many times that which this share of them do not reach, at most."""
 _MEMORY = 20_000
 _MOST = 12.0
 
@@ -39,8 +41,11 @@ def surprise(deviations: np.ndarray, first: int) -> np.ndarray:
         as_large = len(past) - np.searchsorted(past, here, side="left")
         probability = (as_large + 1) / (len(past) + 1)
         peaks = past[-max(LEAST, int(_TAIL * len(past))) :]
-        # Where the largest are all the same, a third of their distance from the median is taken for their mean excess.
-        excess = (peaks - peaks[0]).mean() or max(peaks[0] - past[len(past) // 2], 1e-12) / 3
+        # One absurd value shall not make all others look small. Where the largest are all the same, a third of their distance from the
+        # median is taken for their mean excess.
+        excesses = peaks - peaks[0]
+        limited = np.minimum(excesses, _FARTHEST * np.quantile(excesses, _FAR))
+        excess = limited.mean() or excesses.mean() or max(peaks[0] - past[len(past) // 2], 1e-12) / 3
         beyond = len(peaks) / (len(past) + 1) * np.exp(-np.maximum(here - peaks[0], 0) / excess)
         probability = np.where(here > peaks[0], np.minimum(probability, beyond), probability)
         found[begin:end] = np.where(np.isfinite(here), -np.log10(np.maximum(probability, 10.0**-_MOST)), 0.0)
