@@ -6,7 +6,7 @@ import numpy as np
 
 from streaming_pipeline.detectors.surprise import surprise
 
-THRESHOLD = 4.05
+THRESHOLD = 4.15
 _FADING = 0.1
 _QUIET, _LOUDER = 0.15, 1.75
 """After an alarm there is none for so many of the training rows, but for one of so many times the largest strength since."""
