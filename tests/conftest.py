@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from kill import QUICK_START
 
 from streaming_pipeline.settings import KafkaSettings, Settings
 
@@ -24,8 +25,11 @@ def spark(home):
     """The local Spark session, as the runner starts it."""
     from streaming_pipeline.local.spark import start_session
 
-    # With less, what hundreds of tests leave in Spark's caches would keep a core at work to collect it.
-    session = start_session(home, event_log=home / "spark-events", memory="4g")
+    # Java's first compiler alone: the second takes a core for code that tiny tables never repay.
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("JDK_JAVA_OPTIONS", QUICK_START["JDK_JAVA_OPTIONS"])
+        # With less, what hundreds of tests leave in Spark's caches would keep a core at work to collect it.
+        session = start_session(home, event_log=home / "spark-events", memory="4g")
     yield session
     session.stop()
 

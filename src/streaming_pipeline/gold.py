@@ -34,8 +34,9 @@ class Scored:
     steps: tuple[Step, ...] = field(default=(), repr=False, compare=False)
 
 
-def score(events: DataFrame, model: Model, contract: Contract) -> DataFrame:
-    """Rows with the columns of silver → rows of `gold_anomaly_predictions`."""
+def judge(events: DataFrame, model: Model, contract: Contract) -> DataFrame:
+    """Rows with the columns of silver → the same rows and what the model says of each: `anomaly_score`, `anomaly_flag`, `explanation`,
+    `model_name`, `model_version`, `scored_at`."""
     pipeline, names = model.pipeline, list(model.columns)
 
     @F.pandas_udf("anomaly_score double, anomaly_flag int, explanation string")
@@ -43,19 +44,19 @@ def score(events: DataFrame, model: Model, contract: Contract) -> DataFrame:
         """Only the model's inputs become Python's; every other column stays where it is."""
         return pipeline.predict(pd.DataFrame(dict(zip(names, columns, strict=True))))
 
-    scored = events.withColumn("judged", judged(*inputs.columns(contract, model.columns)))
-    return scored.select(
-        *contract.field_names,
-        inputs.timestamp_unix(contract),
-        "judged.anomaly_score",
-        "judged.anomaly_flag",
-        "judged.explanation",
-        "event_date",
-        *tables.COORDINATE_NAMES,
+    return events.withColumn("judged", judged(*inputs.columns(contract, model.columns))).select(
+        *(f"`{name}`" for name in events.columns),
+        "judged.*",
         F.lit(model.name).alias("model_name"),
         F.lit(model.version).alias("model_version"),
         F.current_timestamp().alias("scored_at"),
     )
+
+
+def score(silver: DataFrame, model: Model, contract: Contract) -> DataFrame:
+    """Silver rows → rows of `gold_anomaly_predictions`."""
+    judged = judge(silver, model, contract).withColumn("timestamp_unix", inputs.timestamp_unix(contract))
+    return judged.select(*tables.gold_anomaly_predictions(contract).column_names)
 
 
 def check_columns(model: Model, contract: Contract) -> None:
@@ -65,7 +66,7 @@ def check_columns(model: Model, contract: Contract) -> None:
     except UsageError:
         raise PipelineError(
             f"Version {model.version} of {model.name} was trained on {', '.join(model.columns)}, not all of which the event "
-            "contract has any more: run the job train_anomaly_detector."
+            "contract has any more: run the job train_anomaly_detector, or choose another version."
         ) from None
 
 

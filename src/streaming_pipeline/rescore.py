@@ -13,6 +13,7 @@ from streaming_pipeline.model.registry import load_champion, load_version
 from streaming_pipeline.settings import Settings, parse_period
 
 GOLD = "gold_anomaly_predictions"
+_SCORED = ("anomaly_score", "anomaly_flag", "explanation", "model_name", "model_version", "scored_at")
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def rescore_gold(spark: SparkSession, settings: Settings, choice: Choice) -> Res
     """Score the chosen events of gold again, in one commit: who reads the table sees all of the old scores or all of the new.
 
     Every event of gold stays, since gold holds all that the model asks for. Must not run beside the main job. Raises `PipelineError` if
-    there is no champion, `UsageError` for a version that there is not or that asks for columns which are gone.
+    there is no champion or the version asks for columns which are gone, `UsageError` for a version that there is not.
     """
     contract = load_contract(settings.contract_path)
     table = tables.gold_anomaly_predictions(contract)
@@ -83,5 +84,7 @@ def rescore_gold(spark: SparkSession, settings: Settings, choice: Choice) -> Res
     before = period.agg(F.count(F.lit(1)).alias("records"), flagged).first()
     if not before["records"]:
         return Rescored(0, model.version, 0, 0, held_version)
-    tables.replace(settings, GOLD, gold.score(period, model, contract), where)
+    # Also what the contract has no more of gold's columns stays.
+    scored = gold.judge(period.drop(*_SCORED), model, contract).select(*(f"`{column}`" for column in period.columns))
+    tables.replace(settings, GOLD, scored, where)
     return Rescored(before["records"], model.version, before["flagged"], period.agg(flagged).first()["flagged"], held_version)

@@ -283,7 +283,7 @@ def parse_time(name: str, text: str) -> datetime | None:
         return None
     try:
         time = datetime.fromisoformat(text.strip())
-        return time if time.tzinfo else time.replace(tzinfo=UTC)
+        return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
     except ValueError:
         raise UsageError(f"Parameter {name!r} is {text!r}: it must be a time such as 2026-03-01T00:00:00Z.") from None
 

@@ -30,16 +30,17 @@ class ExplainedPipeline(Pipeline):
         if not len(rows):
             return []
         features, forest = self.named_steps["features"], self.named_steps["forest"]
-        inputs, cells = features.transform(rows), features.cells(rows)
-        usual_inputs: dict[str, np.ndarray] = {}
-        for place, usual in enumerate(features.usual_.values()):
-            as_usual = inputs.copy()
-            as_usual[:, 2 * place], as_usual[:, 2 * place + 1] = usual.spreads(usual.value(np.zeros(len(rows)), cells), cells)
-            usual_inputs[list(features.usual_)[place]] = as_usual
-        if features.has_time_:
-            as_usual = inputs.copy()
-            as_usual[:, -4:] = features.phases(np.array([features.busiest_]))
-            usual_inputs[features.time] = as_usual
+        cells = features.cells(rows)
+        inputs = features.transform(rows)
+        usual_rows = {name: rows.assign(**{name: usual.value(np.zeros(len(rows)), cells)}) for name, usual in features.usual_.items()}
+        usual_inputs = {name: features.transform(as_usual) for name, as_usual in usual_rows.items()}
+        if features.periods_:
+            # At another hour other values would be usual: the time alone is put elsewhere.
+            elsewhere = features.transform(rows.assign(**{features.time: features.busiest_}))
+            first = inputs.shape[1] - 2 * len(features.periods_)
+            usual_inputs[features.time] = np.hstack([inputs[:, :first], elsewhere[:, first:]])
+        if not usual_inputs:
+            return ["no number and no time to compare with"] * len(rows)
         scores = forest.score_samples(np.vstack([inputs, *usual_inputs.values()])).reshape(-1, len(rows))
         gains = scores[1:] - scores[0]
         names, driver = list(usual_inputs), gains.argmax(axis=0)

@@ -17,6 +17,7 @@ FEWEST = 50
 """Rows that tell what is usual; a slice, or an hour of it, with fewer goes by what is usual for all."""
 MOST_SLICES = 200
 _LEAST_SPREAD = 1e-9
+"""Of the middle."""
 _FARTHEST = 1e6
 """Further than so many spreads is all the same: the forest calculates with 32 bits."""
 _DECILE = 1.2816
@@ -68,15 +69,16 @@ class Usual:
 
 
 class EventFeatures(TransformerMixin, BaseEstimator):
-    """A frame of event columns → for each number its spreads from the middle of its slice and hour and from that of all, then the
-    phases of day and week."""
+    """A frame of event columns → for each number its spreads from the middle of its slice and hour and from that of all; of several
+    numbers the largest of these; and the phases of the day and of the week, each if a whole one was seen: what a training has not seen of
+    a week would else be strange for ever."""
 
     def __init__(self, slice_field: str | None = None, time: str = "timestamp_unix"):
         self.slice_field = slice_field
         self.time = time
 
     def fit(self, X: pd.DataFrame, y=None) -> "EventFeatures":
-        """Learn what is usual from the rows of `X`: `slice_field` as text, `time` in seconds since 1970, all others numbers."""
+        """Learn what is usual from the rows of `X`: `slice_field` as it is, `time` in seconds since 1970, all others numbers."""
         self.feature_names_in_ = np.asarray(X.columns, dtype=object)
         self.n_features_in_ = X.shape[1]
         self.has_time_ = self.time in X.columns
@@ -88,8 +90,11 @@ class EventFeatures(TransformerMixin, BaseEstimator):
         count = (len(self.slices_) + 1) * HOURS
         numbers = [name for name in X.columns if name not in (self.slice_field, self.time)]
         self.usual_ = {name: Usual.of(X[name].to_numpy(np.float64), cells, count) for name in numbers}
+        self.periods_: tuple[float, ...] = ()
         if self.has_time_:
-            hours = X[self.time].to_numpy(np.float64) % WEEK // HOUR
+            seconds = X[self.time].to_numpy(np.float64)
+            self.periods_ = tuple(period for period in (DAY, WEEK) if len(X) and np.ptp(seconds) > period - HOUR)
+            hours = seconds % WEEK // HOUR
             self.busiest_ = float(np.bincount(hours.astype(int), minlength=7 * HOURS).argmax() * HOUR + HOUR / 2)
         return self
 
@@ -101,17 +106,17 @@ class EventFeatures(TransformerMixin, BaseEstimator):
 
     def transform(self, X: pd.DataFrame) -> np.ndarray:
         """One row for each of `X`, in 32 bits."""
-        cells = self.cells(X)
-        out = np.empty((len(X), 2 * len(self.usual_) + 4 * self.has_time_), dtype=np.float32)
+        cells, count = self.cells(X), len(self.usual_)
+        has_largest = count > 1
+        out = np.zeros((len(X), 2 * count + has_largest + 2 * len(self.periods_)), dtype=np.float32)
         for place, (name, usual) in enumerate(self.usual_.items()):
             out[:, 2 * place], out[:, 2 * place + 1] = usual.spreads(X[name].to_numpy(np.float64), cells)
-        if self.has_time_:
-            out[:, -4:] = self.phases(X[self.time].to_numpy(np.float64))
+        if has_largest:
+            out[:, 2 * count] = np.abs(out[:, 0 : 2 * count : 2]).max(axis=1)
+        for place, period in enumerate(self.periods_):
+            begin = 2 * count + has_largest + 2 * place
+            out[:, begin : begin + 2] = phase(X[self.time].to_numpy(np.float64), period)
         return out
-
-    def phases(self, seconds: np.ndarray) -> np.ndarray:
-        """Day and week of times in seconds since 1970: four columns."""
-        return np.hstack([phase(seconds, DAY), phase(seconds, WEEK)])
 
 
 def _middle_and_spreads(seen: np.ndarray, otherwise: np.ndarray | None) -> np.ndarray:
@@ -122,9 +127,10 @@ def _middle_and_spreads(seen: np.ndarray, otherwise: np.ndarray | None) -> np.nd
         return np.array([0.0, 1.0, 1.0])
     low, middle, high = np.quantile(seen, [0.1, 0.5, 0.9])
     spreads = np.array([middle - low, high - middle]) / _DECILE
+    least = _LEAST_SPREAD * abs(middle)
     # Where nine in ten are the same: by the few that are not, and where none is not, by the value itself.
-    spare = otherwise[1:] if otherwise is not None else max(float(np.mean(np.abs(seen - middle))), abs(middle) * 1e-3, _LEAST_SPREAD)
-    return np.array([middle, *np.where(spreads > _LEAST_SPREAD, spreads, spare)])
+    spare = otherwise[1:] if otherwise is not None else float(np.mean(np.abs(seen - middle))) or abs(middle) * 1e-3 or 1.0
+    return np.array([middle, *np.where(spreads > least, spreads, spare)])
 
 
 def _away(seen: np.ndarray, middle: np.ndarray, below: np.ndarray, above: np.ndarray) -> np.ndarray:

@@ -44,8 +44,11 @@ def recent_of(held_out: pd.DataFrame, time: pd.Series) -> pd.DataFrame:
     return recent if len(recent) >= FEWEST_RECENT else held_out
 
 
-def examine(challenger: Fitted, champion: Pipeline | None, recent: pd.DataFrame, contamination: float) -> list[Check]:
-    """All checks of a challenger on recent events that it has not learnt from; those against the champion only if there is one.
+def examine(
+    challenger: Fitted, champion: Pipeline | None, recent: pd.DataFrame, contamination: float
+) -> tuple[list[Check], dict[str, float]]:
+    """All checks of a challenger on recent events that it has not learnt from, those against the champion only if there is one; and what
+    is measured besides: `average_precision`.
 
     `recent` has the columns of both. What is put in is put in for both alike.
     """
@@ -56,12 +59,12 @@ def examine(challenger: Fitted, champion: Pipeline | None, recent: pd.DataFrame,
     # What is usual is learnt from these events alone: an outlier by the challenger's own measure it would find, however blind it is.
     usual = EventFeatures(challenger.features.slice_field).fit(recent[list(challenger.pipeline.feature_names_in_)])
     put_in = move_out(usual, fences_of(usual, recent), recent, max(_FEWEST_PUT_IN, round(_SHARE_PUT_IN * len(recent))), _REACH, seed=1)
-    recall = {}
+    recall, measured = {}, {}
     if len(put_in):
         found = _scores(challenger.pipeline, put_in)
         recall["challenger"] = float(np.mean(found < 0))
         is_put_in = np.repeat([False, True], [len(score), len(found)])
-        checks.append(Check("average_precision", float(average_precision_score(is_put_in, -np.concatenate([score, found]))), 0.0))
+        measured["average_precision"] = float(average_precision_score(is_put_in, -np.concatenate([score, found])))
         checks.append(Check("recall", recall["challenger"], _LEAST_RECALL))
     if champion is not None:
         before = _scores(champion, recent)
@@ -70,7 +73,7 @@ def examine(challenger: Fitted, champion: Pipeline | None, recent: pd.DataFrame,
             checks.append(Check("recall_lost", lost, -1.0, _MOST_RECALL_LOST))
         strangest = before <= np.quantile(before, _STRANGEST)
         checks.append(Check("agreement", float(np.mean(score[strangest] <= np.quantile(score, _AMONG))), _LEAST_AGREEMENT))
-    return checks
+    return checks, measured
 
 
 def _scores(pipeline: Pipeline, rows: pd.DataFrame) -> np.ndarray:

@@ -54,12 +54,23 @@ def load_champion(settings: Settings) -> Model:
 def load_version(settings: Settings, version: str) -> Model:
     """Load a version; raises `UsageError` if there is none, `PipelineError` if it was trained by another scikit-learn."""
     trained_by = _version(settings, version).tags.get(SKLEARN_TAG)
+    if trained_by is None:
+        raise PipelineError(
+            f"Version {version} of {settings.model_full_name} was not registered by the job train_anomaly_detector, or not wholly: run "
+            "that job, or choose another version."
+        )
     if trained_by != sklearn.__version__:
         raise PipelineError(
             f"Version {version} of {settings.model_full_name} was trained by scikit-learn {trained_by}, this is {sklearn.__version__}: "
             "its file cannot be trusted to load. Run the job train_anomaly_detector here."
         )
-    pipeline = mlflow.sklearn.load_model(f"models:/{settings.model_full_name}/{version}")
+    try:
+        pipeline = mlflow.sklearn.load_model(f"models:/{settings.model_full_name}/{version}")
+    except (OSError, MlflowException) as error:
+        raise PipelineError(
+            f"The files of version {version} of {settings.model_full_name} cannot be read ({' '.join(str(error).split())[:200]}): run the "
+            "job train_anomaly_detector, or promote another version."
+        ) from error
     if not hasattr(pipeline, "explain"):
         raise PipelineError(
             f"Version {version} of {settings.model_full_name} was not trained by this package, or by an earlier version of it, and cannot "
@@ -92,20 +103,20 @@ def set_champion(settings: Settings, version: str) -> Change:
     """Make this version champion, or the one that was before (`previous`). Raises `UsageError` if there is no such version."""
     if version.strip() == PREVIOUS:
         return roll_back(settings)
-    return Change(version.strip(), promote(settings, version.strip()))
+    return promote(settings, version.strip())
 
 
-def promote(settings: Settings, version: str) -> str | None:
-    """Make a version champion, in one step; returns the champion before. Raises `UsageError` if there is no such version."""
+def promote(settings: Settings, version: str) -> Change:
+    """Make a version champion, in one step. Raises `UsageError` if there is no such version."""
     if not version.isdecimal():
         raise UsageError(f"{version!r} is not a version of {settings.model_full_name}: give its number, or {PREVIOUS!r}.")
-    _version(settings, version)
+    version = str(_version(settings, version).version)  # 03 is 3
     client, before = mlflow.MlflowClient(), champion_version(settings)
     if before not in (None, version):
         # First, so that a champion can always be rolled back.
         client.set_model_version_tag(settings.model_full_name, version, BEFORE_TAG, before)
     client.set_registered_model_alias(settings.model_full_name, CHAMPION, version)
-    return before
+    return Change(version, before)
 
 
 def roll_back(settings: Settings) -> Change:

@@ -21,7 +21,7 @@ from pyspark.sql import functions as F
 from streaming_pipeline import tables
 from streaming_pipeline.contract import Contract, load_contract
 from streaming_pipeline.detectors import bins, phase
-from streaming_pipeline.errors import PipelineError, UsageError
+from streaming_pipeline.errors import PipelineError
 from streaming_pipeline.model import calibration, explanation, features, gate, inputs
 from streaming_pipeline.model.calibration import Fitted
 from streaming_pipeline.model.registry import CHALLENGER, GATE_TAG, SKLEARN_TAG, Model, champion_version, load_champion, promote
@@ -88,7 +88,7 @@ def train(spark: SparkSession, settings: Settings) -> Training:
     seconds = time.perf_counter() - began
     held_out = frame.loc[fitted.held_out.index]
     recent = gate.recent_of(held_out, held_out[_TIME])
-    checks = gate.examine(fitted, champion.pipeline if champion else None, recent, settings.contamination)
+    checks, measured = gate.examine(fitted, champion.pipeline if champion else None, recent, settings.contamination)
     # Those beyond the fence too: gold will see such events as well.
     scored = frame.iloc[len(frame) // 2 :]
     scores = fitted.pipeline.decision_function(scored[list(columns)])
@@ -114,6 +114,8 @@ def train(spark: SparkSession, settings: Settings) -> Training:
                 "flag_rate": fitted.flag_rate,
                 "threshold": float(fitted.pipeline.named_steps["forest"].offset_),
                 "training_seconds": seconds,
+                "flag_rate_with_extremes": float(np.mean(scores < 0)),
+                **measured,
                 **{f"gate_{check.name}": check.value for check in checks},
             }
         )
@@ -147,7 +149,7 @@ def _champion(settings: Settings, contract: Contract) -> tuple[Model | None, str
     try:
         champion = load_champion(settings)
         inputs.columns(contract, champion.columns)
-    except (PipelineError, UsageError) as error:
+    except PipelineError as error:
         return None, f"not compared with the champion before it ({error})"
     return champion, ""
 
@@ -187,7 +189,7 @@ def score_over_time(seconds: np.ndarray, scores: np.ndarray) -> Figure:
     """Scores by event time (seconds since 1970), the flagged ones in red."""
     figure = Figure(figsize=(8, 4), layout="constrained")
     axes = figure.subplots()
-    moments, is_flagged = pd.to_datetime(seconds, unit="s"), scores < 0
+    moments, is_flagged = pd.to_datetime(seconds, unit="s", errors="coerce"), scores < 0  # beyond 2262 there are none to draw
     axes.plot(moments[~is_flagged], scores[~is_flagged], ",", color="#3b6ea5", label="usual")
     axes.plot(moments[is_flagged], scores[is_flagged], ".", color="#c0392b", label="flagged")
     axes.set(xlabel="event time (UTC)", ylabel="anomaly score", title="Anomaly scores of held-out events over time")
