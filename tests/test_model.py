@@ -8,6 +8,7 @@ import pytest
 from sklearn.metrics import average_precision_score
 
 from streaming_pipeline import synthetic
+from streaming_pipeline.errors import PipelineError
 from streaming_pipeline.model import calibration, gate
 from streaming_pipeline.model.features import FEWEST, HOURS, EventFeatures, Usual
 
@@ -199,6 +200,12 @@ def test_where_many_events_have_the_same_score_the_nearest_share_is_flagged():
         assert np.mean(calibration.fit(frame, None, contamination).pipeline.decision_function(frame) < 0) == pytest.approx(
             expected, abs=2e-3
         )
+
+
+def test_times_alone_of_less_than_a_day_are_refused(clean):
+    first_hours = clean.loc[clean["timestamp_unix"] < START.timestamp() + 7_200, ["timestamp_unix"]]
+    with pytest.raises(PipelineError, match="less than a day: add a number"):
+        calibration.fit(first_hours, None, 0.01)
 
 
 # ---- what drove a flag ----

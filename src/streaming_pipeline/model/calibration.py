@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from streaming_pipeline.detectors.iforest import isolation_forest
+from streaming_pipeline.errors import PipelineError
 from streaming_pipeline.model.explanation import ExplainedPipeline
 from streaming_pipeline.model.features import EventFeatures
 
@@ -48,10 +49,14 @@ class Fitted:
 
 def fit(frame: pd.DataFrame, slice_field: str | None, contamination: float, seed: int = 0) -> Fitted:
     """Fit a pipeline from the columns of `frame`, whose rows are in no order, to a forest that flags the share `contamination` of usual
-    events: those with a `decision_function` below 0."""
+    events: those with a `decision_function` below 0. Raises `PipelineError` for times alone that lie within less than a day."""
     half = len(frame) // 2
     learning, held_out = frame.iloc[:half], frame.iloc[half:]
     features = EventFeatures(slice_field).fit(learning)
+    if not features.usual_ and not features.periods_:
+        raise PipelineError(
+            "Parameter 'features' names the time alone, and all events lie within less than a day: add a number such as value, or wait."
+        )
     fences = fences_of(features, learning)
     usual, clean = (rows[is_within(features, fences, rows)] for rows in (learning, held_out))
     share = min(BACKGROUND * len(fences), MOST_BACKGROUND)

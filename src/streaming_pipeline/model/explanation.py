@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 from sklearn.pipeline import Pipeline
 
+from streaming_pipeline.detectors.phase import DAY, HOUR, WEEK
+
 _DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 _THURSDAY = 3
 """The first day of 1970."""
@@ -39,8 +41,6 @@ class ExplainedPipeline(Pipeline):
             elsewhere = features.transform(rows.assign(**{features.time: features.busiest_}))
             first = inputs.shape[1] - 2 * len(features.periods_)
             usual_inputs[features.time] = np.hstack([inputs[:, :first], elsewhere[:, first:]])
-        if not usual_inputs:
-            return ["no number and no time to compare with"] * len(rows)
         scores = forest.score_samples(np.vstack([inputs, *usual_inputs.values()])).reshape(-1, len(rows))
         gains = scores[1:] - scores[0]
         names, driver = list(usual_inputs), gains.argmax(axis=0)
@@ -50,17 +50,18 @@ class ExplainedPipeline(Pipeline):
             if gains[which, n] <= 0:
                 told.append(f"{', '.join(names)}: each as usual, not together")
             elif name == features.time:
-                told.append(f"{name}: few events come {_moment(row[name])}")
+                told.append(f"{name}: few events come {_moment(row[name], WEEK in features.periods_)}")
             else:
                 spreads = float(inputs[n, 2 * names.index(name)])
                 middle = float(features.usual_[name].value(np.zeros(1), cells[n : n + 1])[0])
                 side = "below" if spreads < 0 else "above"
                 of = f" of {row[features.slice_field]}" if features.slice_field else ""
-                at = f" at {int(row[features.time] % 86_400 // 3_600):02}h UTC" if features.has_time_ else ""
+                at = f" at {int(row[features.time] % DAY // HOUR):02}h UTC" if features.has_time_ else ""
                 told.append(f"{name}: {row[name]:.6g} is {abs(spreads):.1f} spreads {side} the usual {middle:.6g}{of}{at}")
         return told
 
 
-def _moment(seconds: float) -> str:
-    day, rest = divmod(seconds, 86_400)
-    return f"on {_DAYS[int(day + _THURSDAY) % 7]} at {int(rest // 3_600):02}h UTC"
+def _moment(seconds: float, knows_days: bool) -> str:
+    day, rest = divmod(seconds, DAY)
+    on = f"on {_DAYS[int(day + _THURSDAY) % 7]} " if knows_days else ""
+    return f"{on}at {int(rest // HOUR):02}h UTC"
