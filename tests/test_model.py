@@ -256,6 +256,13 @@ def test_a_challenger_that_does_not_know_the_events_of_today_is_refused(clean, f
     assert {"recall_lost", "agreement"} <= failed(blind, fitted.pipeline, recent)
 
 
+def test_a_recall_that_the_champion_does_not_reach_either_is_no_reason_to_refuse(fitted, monkeypatch):
+    recent = events(20_000, seed=9)[0]
+    monkeypatch.setattr(gate, "_LEAST_RECALL", 1.1)
+    assert failed(fitted, None, recent) == {"recall"}
+    assert failed(fitted, fitted.pipeline, recent) == set()
+
+
 def test_a_threshold_that_was_moved_is_seen_by_the_flag_rate(fitted):
     recent = events(20_000, seed=9)[0]
     forest = fitted.pipeline.named_steps["forest"]

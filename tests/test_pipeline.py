@@ -337,14 +337,14 @@ def test_a_models_life(pipeline):
 
 def test_a_challenger_that_the_gate_refuses_leaves_the_champion(pipeline, monkeypatch):
     champion = champion_version(pipeline.settings)
-    monkeypatch.setattr(gate, "_LEAST_RECALL", 1.1)
+    monkeypatch.setattr(gate, "_LEAST_AGREEMENT", 1.1)
     refused = train(pipeline.spark, pipeline.settings)
     assert not refused.is_champion and champion_version(pipeline.settings) == champion
-    assert f"version {refused.version} is no champion, version {champion} stays it: recall" in refused.note
-    assert versions(pipeline.settings)[0]["gate"].startswith("refused: recall")
+    assert f"version {refused.version} is no champion, version {champion} stays it: agreement" in refused.note
+    assert versions(pipeline.settings)[0]["gate"].startswith("refused: agreement")
     with Command("model", "list", "--home", str(pipeline.home), "--schema", pipeline.schema) as command:
         code, out, err = command.result()
-    assert code == 0 and f"version {champion}  champion  " in out and "gate: refused: recall" in out, err
+    assert code == 0 and f"version {champion}  champion  " in out and "gate: refused: agreement" in out, err
     assert set_champion(pipeline.settings, refused.version).before == champion
     assert set_champion(pipeline.settings, "previous").version == champion
     client, name = mlflow.MlflowClient(), pipeline.settings.model_full_name
