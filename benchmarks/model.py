@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 
 import mlflow
@@ -22,13 +23,15 @@ from streaming_pipeline.model.registry import load_champion
 from streaming_pipeline.model.training import train
 from streaming_pipeline.settings import Settings
 
-START = datetime(2026, 3, 2, tzinfo=UTC)
+START = datetime(2026, 3, 2, tzinfo=UTC)  # a Monday
 DAYS = timedelta(days=14)
 EVENTS, TRAINED_ON = 300_000, 200_000
 SPEED_EVENTS = 2_000_000
 
 
-def events(count: int, seed: int, faults: list[str] | None, start: datetime = START) -> tuple[pd.DataFrame, np.ndarray]:
+def events(
+    count: int = 60_000, seed: int = 1, faults: Iterable[str] | None = (), start: datetime = START
+) -> tuple[pd.DataFrame, np.ndarray]:
     """Events as the model gets them, in random order, and which of them are injected outliers."""
     made = synthetic.generate(count, start=start, duration=DAYS, seed=seed, faults=faults)
     kinds = np.array([kind.name for kind in synthetic.TYPES], dtype=object)[made.type_index]

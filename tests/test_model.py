@@ -1,30 +1,16 @@
 """The model: what it sees of an event, where its threshold lies, what it says of a flag, and when the gate lets it pass."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import numpy as np
 import pandas as pd
 import pytest
+from model import START, events
 from sklearn.metrics import average_precision_score
 
-from streaming_pipeline import synthetic
 from streaming_pipeline.errors import PipelineError
 from streaming_pipeline.model import calibration, gate
 from streaming_pipeline.model.features import FEWEST, HOURS, EventFeatures, Usual
-
-START = datetime(2026, 3, 2, tzinfo=UTC)  # a Monday
-COLUMNS = ["event_type", "value", "timestamp_unix"]
-
-
-def events(count=60_000, seed=1, faults=(), start=START):
-    """Generated events as the model gets them, in random order, and which of them are injected outliers."""
-    made = synthetic.generate(count, start=start, duration=timedelta(days=14), seed=seed, faults=faults)
-    types = np.array([kind.name for kind in synthetic.TYPES], dtype=object)[made.type_index]
-    frame = pd.DataFrame({"event_type": types, "value": made.value.astype(float), "timestamp_unix": made.time_ms / 1000})
-    is_outlier = np.zeros(count, dtype=bool)
-    is_outlier[[int(line["event_id"]) - made.first_id for line in made.truth if line["kind"] == "outlier"]] = True
-    order = np.random.default_rng(seed).permutation(count)
-    return frame.iloc[order].reset_index(drop=True), is_outlier[order]
 
 
 @pytest.fixture(scope="module")

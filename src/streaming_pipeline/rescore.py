@@ -9,11 +9,9 @@ from pyspark.sql import functions as F
 from streaming_pipeline import gold, tables
 from streaming_pipeline.contract import Contract, load_contract
 from streaming_pipeline.errors import UsageError
+from streaming_pipeline.model import inputs
 from streaming_pipeline.model.registry import load_champion, load_version
 from streaming_pipeline.settings import Settings, parse_period
-
-GOLD = "gold_anomaly_predictions"
-_SCORED = ("anomaly_score", "anomaly_flag", "explanation", "model_name", "model_version", "scored_at")
 
 
 @dataclass(frozen=True)
@@ -76,15 +74,14 @@ def rescore_gold(spark: SparkSession, settings: Settings, choice: Choice) -> Res
     tables.create_missing(spark, settings, [table])
     tables.keep_properties(spark, settings, table)
     model = load_version(settings, choice.version) if choice.version else load_champion(settings)
-    gold.check_columns(model, contract)
-    name, where = settings.table(GOLD), choice.sql(contract)
-    held_version = spark.sql(f"DESCRIBE HISTORY {name} LIMIT 1").first()["version"]
-    period = spark.table(name).where(where)
+    inputs.check(model, contract)
+    where, held_version = choice.sql(contract), tables.newest_version(spark, settings, table.name)
+    period = spark.table(settings.table(table.name)).where(where)
     flagged = F.count_if(F.col("anomaly_flag") == -1).alias("flagged")
     before = period.agg(F.count(F.lit(1)).alias("records"), flagged).first()
     if not before["records"]:
         return Rescored(0, model.version, 0, 0, held_version)
     # Also what the contract has no more of gold's columns stays.
-    scored = gold.judge(period.drop(*_SCORED), model, contract).select(*(f"`{column}`" for column in period.columns))
-    tables.replace(settings, GOLD, scored, where)
+    scored = gold.judge(period, model, contract).select(*(f"`{column}`" for column in period.columns))
+    tables.replace(settings, table.name, scored, where)
     return Rescored(before["records"], model.version, before["flagged"], period.agg(flagged).first()["flagged"], held_version)

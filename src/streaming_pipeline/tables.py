@@ -482,6 +482,11 @@ def replace(settings: Settings, name: str, rows: DataFrame, where: str) -> None:
     rows.write.format("delta").mode("overwrite").option("replaceWhere", where).saveAsTable(settings.table(name))
 
 
+def newest_version(spark: SparkSession, settings: Settings, name: str) -> int:
+    """The version of a Delta table as it is now, by which it can be read later."""
+    return spark.sql(f"DESCRIBE HISTORY {settings.table(name)} LIMIT 1").first()["version"]
+
+
 def row_count(spark: SparkSession, settings: Settings, name: str) -> int:
     """How many rows a table has; Delta answers from its log without reading a file."""
     return spark.table(settings.table(name)).count()

@@ -34,8 +34,8 @@ class ExplainedPipeline(Pipeline):
         features, forest = self.named_steps["features"], self.named_steps["forest"]
         cells = features.cells(rows)
         inputs = features.transform(rows)
-        usual_rows = {name: rows.assign(**{name: usual.value(np.zeros(len(rows)), cells)}) for name, usual in features.usual_.items()}
-        usual_inputs = {name: features.transform(as_usual) for name, as_usual in usual_rows.items()}
+        usual_values = {name: usual.value(np.zeros(len(rows)), cells) for name, usual in features.usual_.items()}
+        usual_inputs = {name: features.transform(rows.assign(**{name: values})) for name, values in usual_values.items()}
         if features.periods_:
             # At another hour other values would be usual: the time alone is put elsewhere.
             elsewhere = features.transform(rows.assign(**{features.time: features.busiest_}))
@@ -53,7 +53,7 @@ class ExplainedPipeline(Pipeline):
                 told.append(f"{name}: few events come {_moment(row[name], WEEK in features.periods_)}")
             else:
                 spreads = float(inputs[n, 2 * names.index(name)])
-                middle = float(features.usual_[name].value(np.zeros(1), cells[n : n + 1])[0])
+                middle = usual_values[name][n]
                 side = "below" if spreads < 0 else "above"
                 of = f" of {row[features.slice_field]}" if features.slice_field else ""
                 at = f" at {int(row[features.time] % DAY // HOUR):02}h UTC" if features.has_time_ else ""

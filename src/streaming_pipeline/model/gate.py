@@ -8,6 +8,7 @@ import pandas as pd
 from sklearn.metrics import average_precision_score
 from sklearn.pipeline import Pipeline
 
+from streaming_pipeline.detectors.phase import DAY
 from streaming_pipeline.model.calibration import Fitted, fences_of, move_out
 from streaming_pipeline.model.features import EventFeatures
 
@@ -40,7 +41,7 @@ class Check:
 
 def recent_of(held_out: pd.DataFrame, time: pd.Series) -> pd.DataFrame:
     """Those of the rows whose `time` (seconds) lies in the last seven days of all, if these are enough; else all."""
-    recent = held_out[time >= time.max() - RECENT_DAYS * 86_400]
+    recent = held_out[time >= time.max() - RECENT_DAYS * DAY]
     return recent if len(recent) >= FEWEST_RECENT else held_out
 
 

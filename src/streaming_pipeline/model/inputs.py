@@ -1,12 +1,18 @@
 """What the model is given of an event: the columns of silver that it was, or will be, trained on."""
 
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import Column
 from pyspark.sql import functions as F
 
 from streaming_pipeline.contract import Contract
-from streaming_pipeline.errors import UsageError
+from streaming_pipeline.errors import PipelineError, UsageError
+from streaming_pipeline.model.registry import Model
 
 TIME = "timestamp_unix"
+
+
+def level_by(contract: Contract, features: tuple[str, ...]) -> str | None:
+    """The field that selects the usual level: the contract's slice field, unless it is a feature itself."""
+    return None if contract.slice_field in features else contract.slice_field
 
 
 def chosen(contract: Contract, features: tuple[str, ...]) -> tuple[str, ...]:
@@ -21,12 +27,12 @@ def chosen(contract: Contract, features: tuple[str, ...]) -> tuple[str, ...]:
         if name != TIME and name not in numbers:
             known = ", ".join(sorted({*numbers, TIME}))
             raise UsageError(f"Parameter 'features' names {name!r}, which is no number of the event contract; use {known}.")
-    first = (contract.slice_field,) if contract.slice_field and contract.slice_field not in features else ()
-    return (*first, *features)
+    field = level_by(contract, features)
+    return (*((field,) if field else ()), *features)
 
 
 def columns(contract: Contract, names: tuple[str, ...]) -> list[Column]:
-    """The model's columns from silver's: a slice field as text, all else as doubles. Raises `UsageError` for one that silver lacks."""
+    """The model's columns from silver's: numbers as doubles, another slice field as text. Raises `UsageError` for one that silver lacks."""
     numbers, made = _numbers(contract), []
     for name in names:
         if name == TIME:
@@ -40,14 +46,20 @@ def columns(contract: Contract, names: tuple[str, ...]) -> list[Column]:
     return made
 
 
+def check(model: Model, contract: Contract) -> None:
+    """Raise `PipelineError` if the contract has not all that the model asks for."""
+    try:
+        columns(contract, model.columns)
+    except UsageError:
+        raise PipelineError(
+            f"Version {model.version} of {model.name} was trained on {', '.join(model.columns)}, not all of which the event "
+            "contract has any more: run the job train_anomaly_detector, or choose another version."
+        ) from None
+
+
 def timestamp_unix(contract: Contract) -> Column:
     """The event time in seconds since 1970, to the microsecond."""
     return (F.unix_micros(f"`{contract.event_time_field}`") / 1e6).alias(TIME)
-
-
-def frame(silver: DataFrame, contract: Contract, names: tuple[str, ...]) -> DataFrame:
-    """Silver rows → the model's input, these columns alone."""
-    return silver.select(*columns(contract, names))
 
 
 def _numbers(contract: Contract) -> set[str]:

@@ -53,28 +53,29 @@ def load_champion(settings: Settings) -> Model:
 
 def load_version(settings: Settings, version: str) -> Model:
     """Load a version; raises `UsageError` if there is none, `PipelineError` if it was trained by another scikit-learn."""
-    trained_by = _version(settings, version).tags.get(SKLEARN_TAG)
+    held = _version(settings, version)
+    version = str(held.version)  # 03 is 3
+    named, trained_by = f"Version {version} of {settings.model_full_name}", held.tags.get(SKLEARN_TAG)
     if trained_by is None:
         raise PipelineError(
-            f"Version {version} of {settings.model_full_name} was not registered by the job train_anomaly_detector, or not wholly: run "
-            "that job, or choose another version."
+            f"{named} was not registered by the job train_anomaly_detector, or not wholly: run that job, or choose another version."
         )
     if trained_by != sklearn.__version__:
         raise PipelineError(
-            f"Version {version} of {settings.model_full_name} was trained by scikit-learn {trained_by}, this is {sklearn.__version__}: "
-            "its file cannot be trusted to load. Run the job train_anomaly_detector here."
+            f"{named} was trained by scikit-learn {trained_by}, this is {sklearn.__version__}: its file cannot be trusted to load. Run "
+            "the job train_anomaly_detector here."
         )
     try:
         pipeline = mlflow.sklearn.load_model(f"models:/{settings.model_full_name}/{version}")
     except (OSError, MlflowException) as error:
         raise PipelineError(
-            f"The files of version {version} of {settings.model_full_name} cannot be read ({' '.join(str(error).split())[:200]}): run the "
-            "job train_anomaly_detector, or promote another version."
+            f"{named} has files that cannot be read ({' '.join(str(error).split())[:200]}): run the job train_anomaly_detector, or promote "
+            "another version."
         ) from error
     if not hasattr(pipeline, "explain"):
         raise PipelineError(
-            f"Version {version} of {settings.model_full_name} was not trained by this package, or by an earlier version of it, and cannot "
-            "explain its scores. Run the job train_anomaly_detector."
+            f"{named} was not trained by this package, or by an earlier version of it, and cannot explain its scores. Run the job "
+            "train_anomaly_detector."
         )
     return Model(settings.model_full_name, version, tuple(pipeline.feature_names_in_), pipeline)
 
@@ -85,7 +86,6 @@ class Change:
 
     version: str
     before: str | None
-    records: None = None
 
     @property
     def note(self) -> str:

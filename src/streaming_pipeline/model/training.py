@@ -24,7 +24,7 @@ from streaming_pipeline.detectors import bins, phase
 from streaming_pipeline.errors import PipelineError
 from streaming_pipeline.model import calibration, explanation, features, gate, inputs
 from streaming_pipeline.model.calibration import Fitted
-from streaming_pipeline.model.registry import CHALLENGER, GATE_TAG, SKLEARN_TAG, Model, champion_version, load_champion, promote
+from streaming_pipeline.model.registry import CHALLENGER, GATE_TAG, SKLEARN_TAG, Model, champion_version, load_version, promote
 from streaming_pipeline.monitoring.scores import reference
 from streaming_pipeline.settings import Settings
 
@@ -77,14 +77,13 @@ def train(spark: SparkSession, settings: Settings) -> Training:
     """
     contract = load_contract(settings.contract_path)
     tables.create_missing(spark, settings, [tables.silver_events(contract)])
-    silver_version = spark.sql(f"DESCRIBE HISTORY {settings.table('silver_events')} LIMIT 1").first()["version"]
+    silver_version = tables.newest_version(spark, settings, "silver_events")
     columns = inputs.chosen(contract, settings.features)
     champion, why_none = _champion(settings, contract)
     every = tuple(dict.fromkeys((*columns, *(champion.columns if champion else ()))))
     frame = training_frame(spark, settings, contract, silver_version, every)
     began = time.perf_counter()
-    slice_field = contract.slice_field if contract.slice_field not in settings.features else None
-    fitted = calibration.fit(frame[list(columns)], slice_field, settings.contamination)
+    fitted = calibration.fit(frame[list(columns)], inputs.level_by(contract, settings.features), settings.contamination)
     seconds = time.perf_counter() - began
     held_out = frame.loc[fitted.held_out.index]
     recent = gate.recent_of(held_out, held_out[_TIME])
@@ -144,11 +143,12 @@ def train(spark: SparkSession, settings: Settings) -> Training:
 
 def _champion(settings: Settings, contract: Contract) -> tuple[Model | None, str]:
     """The champion to compare with, if there is one and it can score here; else why it cannot."""
-    if champion_version(settings) is None:
+    version = champion_version(settings)
+    if version is None:
         return None, ""
     try:
-        champion = load_champion(settings)
-        inputs.columns(contract, champion.columns)
+        champion = load_version(settings, version)
+        inputs.check(champion, contract)
     except PipelineError as error:
         return None, f"not compared with the champion before it ({error})"
     return champion, ""
