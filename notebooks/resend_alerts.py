@@ -7,6 +7,7 @@
 # MAGIC |---|---|
 # MAGIC | `catalog` | Unity Catalog name; `spark_catalog` on a laptop |
 # MAGIC | `schema` | schema of all tables |
+# MAGIC | `config_dir` | folder of `prices.yml` |
 # MAGIC | `runs_dir` | folder of what runs leave behind; empty: the volume `runs` of the schema |
 # MAGIC | `run_id` | names this run in the log tables |
 
@@ -18,6 +19,7 @@
 
 dbutils.widgets.text("catalog", "main")
 dbutils.widgets.text("schema", "streaming")
+dbutils.widgets.text("config_dir", "../config")
 dbutils.widgets.text("runs_dir", "")
 dbutils.widgets.text("run_id", "by-hand")
 

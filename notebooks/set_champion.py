@@ -8,6 +8,7 @@
 # MAGIC |---|---|
 # MAGIC | `catalog` | Unity Catalog name; `spark_catalog` on a laptop |
 # MAGIC | `schema` | schema of all tables |
+# MAGIC | `config_dir` | folder of `prices.yml` |
 # MAGIC | `runs_dir` | folder of what runs leave behind; empty: the volume `runs` of the schema |
 # MAGIC | `run_id` | names this run in the log tables |
 # MAGIC | `model_name` | the registered model, in catalog and schema |
@@ -21,6 +22,7 @@
 
 dbutils.widgets.text("catalog", "main")
 dbutils.widgets.text("schema", "streaming")
+dbutils.widgets.text("config_dir", "../config")
 dbutils.widgets.text("runs_dir", "")
 dbutils.widgets.text("run_id", "by-hand")
 dbutils.widgets.text("model_name", "iforest_silver_anomaly_detector")

@@ -21,6 +21,7 @@ BELOW = {
     "contract",
     "rules",
     "coordinates",
+    "prices",
     "tables",
     "kafka",
     "pem",

@@ -14,7 +14,8 @@ from typing import Any, TypeVar
 from pyspark.sql import SparkSession
 
 from streaming_pipeline import tables
-from streaming_pipeline.errors import PipelineError, storage_fault
+from streaming_pipeline.errors import PipelineError, UsageError, storage_fault
+from streaming_pipeline.prices import load_prices
 from streaming_pipeline.settings import Settings
 
 Result = TypeVar("Result")
@@ -98,9 +99,24 @@ def _write_benchmark_log(spark: SparkSession, settings: Settings, steps: list[St
 
 
 def _write_cluster_log(spark: SparkSession, settings: Settings, name: str, started_at: datetime, notes: str) -> None:
-    where = _where(spark)
-    row = {"task_name": name, **where, "start_time": started_at, "end_time": datetime.now(UTC), "notes": notes, "run_id": settings.run_id}
+    where, ended_at = _where(spark), datetime.now(UTC)
+    cost = _cost(settings, where, (ended_at - started_at).total_seconds() / 3600)
+    notes = "; ".join(filter(None, (notes, cost.pop("unknown", None))))
+    row = {"task_name": name, **where, "start_time": started_at, "end_time": ended_at, "notes": notes, "run_id": settings.run_id, **cost}
     tables.append_rows(spark, settings, tables.CLUSTER_LOGS, [row])
+
+
+def _cost(settings: Settings, where: dict[str, Any], hours: float) -> dict[str, Any]:
+    """`price_per_hour`, `cost` and `currency`, or why they are `unknown`: no task fails for want of a price."""
+    try:
+        prices = load_prices(settings.prices_path)
+    except UsageError as error:
+        return {"unknown": f"cost unknown: {error}"}
+    node_type = where["node_type"] if where["node_type"] in prices.machines else where["cluster_name"]
+    price = None if where["workers"] is None else prices.per_hour(node_type, where["workers"])
+    if price is None:
+        return {"unknown": f"cost unknown: {settings.prices_path} has no price of {where['workers']} workers of {where['node_type']}"}
+    return {"price_per_hour": price, "cost": price * hours, "currency": prices.currency}
 
 
 def _where(spark: SparkSession) -> dict[str, Any]:
@@ -114,9 +130,7 @@ def _where(spark: SparkSession) -> dict[str, Any]:
         except Exception:  # serverless has no such tags, and refuses to be asked
             return None
 
-    workers = tag("clusterWorkers")
-    return {
-        "cluster_name": tag("clusterName") or "serverless",
-        "node_type": tag("clusterNodeType") or "serverless",
-        "workers": int(workers) if workers and workers.isdigit() else None,
-    }
+    node_type, workers = tag("clusterNodeType"), tag("clusterWorkers")
+    if node_type is None:
+        return {"cluster_name": "serverless", "node_type": "serverless", "workers": 0}
+    return {"cluster_name": tag("clusterName"), "node_type": node_type, "workers": int(workers) if (workers or "").isdigit() else None}

@@ -209,6 +209,11 @@ class Settings:
         return f"{self.config_dir.rstrip('/')}/alert_rules.yml"
 
     @property
+    def prices_path(self) -> str:
+        """The price list of machines."""
+        return f"{self.config_dir.rstrip('/')}/prices.yml"
+
+    @property
     def model_full_name(self) -> str:
         """The registered model's three-level name."""
         return f"{self.catalog}.{self.schema}.{self.model_name}"

@@ -354,8 +354,11 @@ CLUSTER_LOGS = Table(
         ("end_time", "TIMESTAMP", "when it ended"),
         ("notes", "STRING", "how it ended, and what is worth knowing"),
         ("node_type", "STRING", "the kind of machine"),
-        ("workers", "INT", "how many workers; 0 for a single machine"),
+        ("workers", "INT", "how many workers when the cluster started; 0 for a single machine, and for serverless"),
         ("run_id", "STRING", "the job run"),
+        ("price_per_hour", "DOUBLE", "of the whole cluster, by config/prices.yml; NULL: notes say why it is not known"),
+        ("cost", "DOUBLE", "price_per_hour for the time of the task; tasks at once share a cluster: queries/run_cost.sql has the run's"),
+        ("currency", "STRING", "of both, by config/prices.yml"),
     ),
 )
 
