@@ -12,7 +12,7 @@
 # MAGIC | `run_id` | names this run in the log tables |
 # MAGIC | `model_name` | the registered model, in catalog and schema |
 # MAGIC | `experiment` | MLflow experiment of the trainings |
-# MAGIC | `features` | the model's inputs |
+# MAGIC | `features` | the model's inputs; empty: every number of the event contract, and `timestamp_unix` |
 # MAGIC | `contamination` | share of usual events that the model may flag |
 
 # COMMAND ----------
@@ -28,7 +28,7 @@ dbutils.widgets.text("runs_dir", "")
 dbutils.widgets.text("run_id", "by-hand")
 dbutils.widgets.text("model_name", "iforest_silver_anomaly_detector")
 dbutils.widgets.text("experiment", "/Shared/streaming-pipeline")
-dbutils.widgets.text("features", "value,timestamp_unix")
+dbutils.widgets.text("features", "")
 dbutils.widgets.text("contamination", "0.001")
 
 # COMMAND ----------

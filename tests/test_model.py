@@ -190,7 +190,7 @@ def test_where_many_events_have_the_same_score_the_nearest_share_is_flagged():
 
 def test_times_alone_of_less_than_a_day_are_refused(clean):
     first_hours = clean.loc[clean["timestamp_unix"] < START.timestamp() + 7_200, ["timestamp_unix"]]
-    with pytest.raises(PipelineError, match="less than a day: add a number"):
+    with pytest.raises(PipelineError, match="less than a day: let 'features' name a number"):
         calibration.fit(first_hours, None, 0.01)
 
 

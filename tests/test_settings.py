@@ -101,7 +101,7 @@ def test_a_run_is_named_as_a_workspace_a_laptop_or_a_person_does_it(run_id):
 
 def test_an_empty_parameter_means_its_default():
     settings = Settings.from_parameters({"catalog": "main", "schema": "", "features": " value , timestamp_unix "})
-    assert settings == Settings(catalog="main")
+    assert settings == Settings(catalog="main", features=("value", "timestamp_unix"))
     assert settings.checkpoint("silver") == "/Volumes/main/streaming/checkpoints/streaming/silver"
     with pytest.raises(UsageError, match="catalog"):
         Settings.from_parameters({"catalog": ""})

@@ -213,7 +213,9 @@ def _broker(options: argparse.Namespace, console: Console) -> int:
 
 def _produce(options: argparse.Namespace, console: Console) -> int:
     from streaming_pipeline import synthetic
+    from streaming_pipeline.contract import load_contract
     from streaming_pipeline.local.demo import GROUND_TRUTH, produce_with_progress
+    from streaming_pipeline.local.job import find_bundle
     from streaming_pipeline.producer import LineRecords, produce
 
     _check_numbers(options, count=1, seed=0, rate=0.001, duration=0)
@@ -232,7 +234,7 @@ def _produce(options: argparse.Namespace, console: Console) -> int:
         lines = sys.stdin.buffer if options.file == "-" else _open(Path(options.file))
     with _topic(options) as kafka:
         if lines:
-            records = LineRecords(lines)
+            records = LineRecords(lines, load_contract(find_bundle() / "config" / "event_contract.yml").id_field)
             report = produce(kafka, records, rate=options.rate)
             if records.not_json:
                 _say(f"Lines that are not JSON: {records.not_json:,}; they were sent as they are.")

@@ -105,12 +105,12 @@ def _send(producer: Producer, topic: str, record: Record, errors: list[KafkaErro
 class LineRecords:
     """Each line of a file or pipe as one record, sent as it is; blank lines are left out.
 
-    The key is the line's `event_id`. A line that is no JSON goes out too, without a key, since bronze takes anything; `not_json`
-    counts them while iterating.
+    The key is the event's id, the line's field `id_field`. A line that is no JSON goes out too, without a key, since bronze takes
+    anything; `not_json` counts them while iterating.
     """
 
-    def __init__(self, lines: Iterable[bytes]) -> None:
-        self._lines = lines
+    def __init__(self, lines: Iterable[bytes], id_field: str = "event_id") -> None:
+        self._lines, self._id_field = lines, id_field
         self.not_json = 0
 
     def __iter__(self) -> Iterator[Record]:
@@ -125,5 +125,5 @@ class LineRecords:
         except (ValueError, RecursionError):
             self.not_json += 1
             return None
-        event_id = event.get("event_id") if isinstance(event, dict) else None
+        event_id = event.get(self._id_field) if isinstance(event, dict) else None
         return str(event_id).encode(errors="replace") if isinstance(event_id, str | int) and event_id != "" else None

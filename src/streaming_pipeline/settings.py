@@ -132,7 +132,7 @@ class Settings:
     baseline_windows: int = 72
     model_name: str = "iforest_silver_anomaly_detector"
     experiment: str = "/Shared/streaming-pipeline"
-    features: tuple[str, ...] = ("value", "timestamp_unix")
+    features: tuple[str, ...] = ()
     contamination: float = 0.001
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
 

@@ -93,6 +93,8 @@ def run_on_laptop(
     home = home.resolve()
     bundle = load_bundle(root, target, local_home=home, variables=variables or {})
     parameters = dict(parameters or {})
+    if parameters.get("config_dir"):  # as the shell means it; notebooks run in a folder of their own
+        parameters["config_dir"] = str(Path(parameters["config_dir"]).resolve())
     check_job(bundle, job)
     check_parameters(bundle.job(job), job, parameters)
     settings = Settings.from_parameters({"catalog": LOCAL_CATALOG} | {name: text for name, text in parameters.items() if name in SETTINGS})

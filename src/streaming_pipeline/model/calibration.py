@@ -55,7 +55,7 @@ def fit(frame: pd.DataFrame, slice_field: str | None, contamination: float, seed
     features = EventFeatures(slice_field).fit(learning)
     if not features.usual_ and not features.periods_:
         raise PipelineError(
-            "Parameter 'features' names the time alone, and all events lie within less than a day: add a number such as value, or wait."
+            "The model sees times alone, and all events lie within less than a day: let 'features' name a number of the contract, or wait."
         )
     fences = fences_of(features, learning)
     usual, clean = (rows[is_within(features, fences, rows)] for rows in (learning, held_out))

@@ -10,23 +10,26 @@ from streaming_pipeline.model.registry import Model
 TIME = "timestamp_unix"
 
 
+def features(contract: Contract, asked: tuple[str, ...]) -> tuple[str, ...]:
+    """The features of the job parameter; without any, every number that the contract does not have as id or slice, and the time.
+
+    Raises `UsageError` for a feature that silver cannot give.
+    """
+    numbers = _numbers(contract)
+    for name in asked:
+        if name != TIME and name not in numbers:
+            known = ", ".join(sorted({*numbers, TIME}))
+            raise UsageError(f"Parameter 'features' names {name!r}, which is no number of the event contract; use {known}.")
+    return asked or (*(name for name in numbers if name not in (contract.id_field, contract.slice_field)), TIME)
+
+
 def level_by(contract: Contract, features: tuple[str, ...]) -> str | None:
     """The field that selects the usual level: the contract's slice field, unless it is a feature itself."""
     return None if contract.slice_field in features else contract.slice_field
 
 
 def chosen(contract: Contract, features: tuple[str, ...]) -> tuple[str, ...]:
-    """The model's columns for the job parameter `features`: the contract's slice field, which selects the usual level, and the features.
-
-    Raises `UsageError` for a feature that silver cannot give.
-    """
-    if not features:
-        raise UsageError("Parameter 'features' is empty: name at least one column, such as value,timestamp_unix.")
-    numbers = _numbers(contract)
-    for name in features:
-        if name != TIME and name not in numbers:
-            known = ", ".join(sorted({*numbers, TIME}))
-            raise UsageError(f"Parameter 'features' names {name!r}, which is no number of the event contract; use {known}.")
+    """The model's columns for these features: the contract's slice field, which selects the usual level, and the features."""
     field = level_by(contract, features)
     return (*((field,) if field else ()), *features)
 
@@ -62,5 +65,5 @@ def timestamp_unix(contract: Contract) -> Column:
     return (F.unix_micros(f"`{contract.event_time_field}`") / 1e6).alias(TIME)
 
 
-def _numbers(contract: Contract) -> set[str]:
-    return {field.name for field in contract.fields if field.logical_type in ("number", "integer")}
+def _numbers(contract: Contract) -> list[str]:
+    return [field.name for field in contract.fields if field.logical_type in ("number", "integer")]

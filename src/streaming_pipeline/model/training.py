@@ -78,12 +78,13 @@ def train(spark: SparkSession, settings: Settings) -> Training:
     contract = load_contract(settings.contract_path)
     tables.create_missing(spark, settings, [tables.silver_events(contract)])
     silver_version = tables.newest_version(spark, settings, "silver_events")
-    columns = inputs.chosen(contract, settings.features)
+    names = inputs.features(contract, settings.features)
+    columns = inputs.chosen(contract, names)
     champion, why_none = _champion(settings, contract)
     every = tuple(dict.fromkeys((*columns, *(champion.columns if champion else ()))))
     frame = training_frame(spark, settings, contract, silver_version, every)
     began = time.perf_counter()
-    fitted = calibration.fit(frame[list(columns)], inputs.level_by(contract, settings.features), settings.contamination)
+    fitted = calibration.fit(frame[list(columns)], inputs.level_by(contract, names), settings.contamination)
     seconds = time.perf_counter() - began
     held_out = frame.loc[fitted.held_out.index]
     recent = gate.recent_of(held_out, held_out[_TIME])
@@ -96,7 +97,7 @@ def train(spark: SparkSession, settings: Settings) -> Training:
     with mlflow.start_run(run_name=f"train-{settings.run_id}"):
         mlflow.log_params(
             {
-                "features": ",".join(settings.features),
+                "features": ",".join(names),
                 "contamination": settings.contamination,
                 "training_records": len(frame),
                 "silver_version": silver_version,
