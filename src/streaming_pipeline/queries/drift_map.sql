@@ -3,7 +3,8 @@ SELECT window_start, column_name, worst.drifts AS is_drift, worst.times AS times
 FROM (
   SELECT window_start, column_name, max(struct(is_drift AS drifts, times, metric, slice, value, threshold)) AS worst
   FROM (
-    SELECT *, coalesce(CASE WHEN metric = 'std_ratio' THEN greatest(value, 1 / value) ELSE abs(value) END / threshold, 1) AS times
+    SELECT *, coalesce(
+      CASE WHEN metric = 'std_ratio' THEN greatest(value, try_divide(1, value)) ELSE abs(value) END / nullif(threshold, 0), 1) AS times
     FROM drift_metrics
     WHERE comparison <> 'previous' AND status <> 'unknown' AND (slice = '*' OR is_drift)
   )
