@@ -10,12 +10,15 @@ import uuid
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from urllib.parse import unquote
 
 import mlflow
 import numpy as np
 import pandas as pd
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from kill import QUICK_START
+from playwright.sync_api import sync_playwright
 from rich.console import Console
 from secret_search import Secrets, key_lines
 
@@ -27,7 +30,9 @@ from streaming_pipeline.local.bundle import load_bundle
 from streaming_pipeline.local.certificates import Certificates
 from streaming_pipeline.local.job import MAIN_JOB, prepare_mlflow
 from streaming_pipeline.local.judge import judge
+from streaming_pipeline.local.report import write_report
 from streaming_pipeline.local.reporter import Reporter
+from streaming_pipeline.local.run_page import EVENT_LOG
 from streaming_pipeline.local.runner import run_job
 from streaming_pipeline.model import gate
 from streaming_pipeline.model.registry import CHAMPION, SKLEARN_TAG, champion_version, load_champion, load_version, set_champion, versions
@@ -433,6 +438,81 @@ def test_the_job_runs_by_the_rules_of_serverless(spark, connect_run):
     look = spark.read.format("delta").load(str(warehouse / "monitor_logs")).first()
     assert (look["records"], look["quarantined_events"], look["unaccounted_records"], look["kafka_lag_records"]) == (150, 1, 0, 0)
     assert spark.read.format("delta").load(str(warehouse / "gold_anomaly_predictions")).count() == 150
+
+
+@pytest.fixture(scope="module")
+def report(pipeline, home, spark):
+    """The report's page of the pipeline's tables, written to a home of its own."""
+    folder = pipeline.folder / "reported"
+    (folder / "runs").mkdir(parents=True)
+    run = folder / "runs" / pipeline.first_run.run_id
+    shutil.copytree(pipeline.first_run.run_dir, run)
+    (run / EVENT_LOG).symlink_to(home / EVENT_LOG)  # where the tests' one session keeps it
+    (folder / "mlflow").symlink_to(home / "mlflow")
+    return write_report(spark, folder, pipeline.schema)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A browser; without one the tests that need it fail."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1200), ("dark", 1200), ("light", 360)])
+def test_the_report_is_read_in_light_and_dark_on_a_phone_and_without_network(report, browser, scheme, width):
+    context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme, bypass_csp=True)
+    page, said, asked = context.new_page(), [], []
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(report.as_uri())
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    for summary in page.locator("summary").all():
+        summary.press("Enter")  # by the keyboard
+    assert page.locator("details:not([open])").count() == 0
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert not [(found["id"], node["html"]) for found in Axe().run(page).response["violations"] for node in found["nodes"]]
+    assert not said
+    assert {url for url in asked if not url.startswith("data:")} == {report.as_uri()}
+    context.close()
+
+
+def test_the_report_tells_what_the_tables_hold(report, pipeline, browser):
+    page = browser.new_page()
+    page.goto(report.as_uri())
+
+    def rows_of(name):
+        return page.get_by_role("region", name=name).locator("tbody tr").all_inner_texts()
+
+    stages = [stage.inner_text().split("\n") for stage in page.locator(".stage").all()]
+    assert {name: int(count.replace(",", "")) for count, _, name in stages} == pipeline.counts()
+    alerts = pipeline.spark.table(pipeline.settings.table("alert_outbox")).where("NOT is_recovery").collect()
+    told = page.locator(".wrong > li").all_inner_texts()
+    assert alerts
+    for alert in alerts:
+        assert any(alert["message"] in text and f"{alert['severity']} · {alert['anomaly_type']}" in text for text in told)
+    pipeline.spark.sql(f"USE `{pipeline.schema}`")
+    assert rows_of("The twenty strangest events")[0].startswith(pipeline.spark.sql(query("top_anomalies")).first()["event_id"])
+    assert any(f"\t{pipeline.after_first_run['silver_events']:,}\t" in row for row in rows_of("Jobs and stages of the silver write"))
+    assert len(rows_of("Versions of the model")) == len(versions(pipeline.settings))
+    pictures = {picture.get_attribute("aria-label") for picture in page.locator("svg[role=img]").all()}
+    assert {"Scores of all events; those below 0 are flagged", "When each task ran"} <= pictures
+    links = [link.get_attribute("href") for link in page.locator("a").all()]
+    for link in links:
+        part = link.removeprefix("#")
+        assert page.locator(f"[id='{part}']").count() == 1 if part != link else (report.parent / unquote(link)).is_file(), link
+    assert sum(link.startswith("runs/") for link in links) > 5
+
+
+def test_a_report_of_nothing_yet_says_so(spark, tmp_path, browser):
+    spark.sql("CREATE SCHEMA IF NOT EXISTS nothing_yet")
+    page = browser.new_page()
+    page.goto(write_report(spark, tmp_path, "nothing_yet").as_uri())
+    text = page.locator("main").inner_text()
+    assert "no alert is there" in text and "No run is in cluster_logs yet." in text
 
 
 def test_what_runs_leave_holds_no_secret(pipeline, connect_run, broker):

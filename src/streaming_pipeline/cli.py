@@ -9,7 +9,7 @@ import signal
 import stat
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import datetime, timedelta
 from itertools import islice
 from pathlib import Path
@@ -279,6 +279,20 @@ def _sql(options: argparse.Namespace, console: Console) -> int:
     return 0
 
 
+def _report(options: argparse.Namespace, console: Console) -> int:
+    from streaming_pipeline.local.models import laptop_settings
+    from streaming_pipeline.local.report import write_report
+    from streaming_pipeline.local.spark import start_session
+    from streaming_pipeline.local.sql import check_has_tables
+
+    laptop_settings(options.home, options.schema)  # says what is wrong with the bundle or the name
+    check_has_tables(options.home, options.schema)
+    with console.status("Reading the tables") if console.is_terminal else nullcontext():
+        page = write_report(start_session(options.home), options.home, options.schema)
+    console.print(f"The report: {page}", soft_wrap=True, highlight=False)
+    return 0
+
+
 @contextmanager
 def _topic(options: argparse.Namespace) -> Iterator["KafkaSettings"]:
     """The topic of `.env`, else of the local broker, as a context that yields `KafkaSettings`."""
@@ -418,6 +432,9 @@ def _parser() -> argparse.ArgumentParser:
     sql.add_argument("query", metavar="QUERY", help='such as "SELECT * FROM monitor_logs ORDER BY run_time DESC"')
     sql.add_argument("--format", choices=("table", "csv", "json"), default="table")
     sql.add_argument("--schema", default="streaming", help="where bare table names are looked up (default: streaming)")
+
+    report = command("report", _report, "The report of what the local tables hold: one page for a browser.")
+    report.add_argument("--schema", default="streaming", help="the schema of the tables (default: streaming)")
     return parser
 
 

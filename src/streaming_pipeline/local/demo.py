@@ -16,6 +16,7 @@ from streaming_pipeline.local.broker import Broker, running_broker
 from streaming_pipeline.local.job import only_run, run_on_laptop
 from streaming_pipeline.local.judge import Verdict, judge
 from streaming_pipeline.local.mailbox import Mailbox, running_mailbox
+from streaming_pipeline.local.report import write_report
 from streaming_pipeline.producer import ProduceReport, produce
 from streaming_pipeline.queries import query
 from streaming_pipeline.settings import DEFAULT_TOPIC, KafkaSettings, Settings
@@ -48,9 +49,11 @@ def run_demo(home: Path, *, count: int = 300_000, seed: int = 7, console: Consol
             show_tables(spark, settings, console)
             show_verdicts(judge(spark, settings, home / GROUND_TRUTH), console)
         show_mails(mailbox, console)
+        report = write_report(spark, home)
         spark.stop()
+    console.print(f"\nThe report, for a browser:                    {_short(report)}", soft_wrap=True, highlight=False)
     page = _short(run.run_dir / "index.html")
-    console.print(f"\nThe run's page, with each notebook's output: {page}", soft_wrap=True, highlight=False)
+    console.print(f"The run's page, with each notebook's output:  {page}", soft_wrap=True, highlight=False)
     if run.state == "SUCCESS":
         ask = f'uv run streaming-pipeline sql --home {_short(home)} "{query("top_anomalies")}"'
         console.print(f"Ask the tables:  {ask}", soft_wrap=True, highlight=False)

@@ -13,13 +13,24 @@ from streaming_pipeline.settings import Settings
 
 def model_settings(home: Path, schema: str) -> Settings:
     """Settings that name the bundle's model, MLflow pointed at the home. Raises `PipelineError` if nothing was ever trained there."""
-    home = home.resolve()
-    if not (home / "mlflow" / "mlflow.db").is_file():
-        raise PipelineError(f"There is no model in {home} yet: `streaming-pipeline run` trains one.")
-    bundle = load_bundle(find_bundle(), local_home=home)
-    prepare_mlflow(home, bundle, {})
+    if not has_models(home):
+        raise PipelineError(f"There is no model in {home.resolve()} yet: `streaming-pipeline run` trains one.")
+    return laptop_settings(home, schema)
+
+
+def has_models(home: Path) -> bool:
+    """Whether the home has an MLflow store."""
+    return (home / "mlflow" / "mlflow.db").is_file()
+
+
+def laptop_settings(home: Path, schema: str) -> Settings:
+    """Settings for the tables of `home` that name the bundle's configuration and model; MLflow is pointed at the home's store, if any."""
+    root, home = find_bundle(), home.resolve()
+    bundle = load_bundle(root, local_home=home)
+    if has_models(home):
+        prepare_mlflow(home, bundle, {})
     (model,) = bundle.resources["registered_models"].values()
-    return Settings(catalog=LOCAL_CATALOG, schema=schema, model_name=model["name"])
+    return Settings(catalog=LOCAL_CATALOG, schema=schema, config_dir=str(root / "config"), model_name=model["name"])
 
 
 def show_versions(settings: Settings, console: Console) -> None:

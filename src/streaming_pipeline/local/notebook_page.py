@@ -27,6 +27,8 @@ MAX_ROWS = 1000
 """A table shows this many rows, as in a workspace."""
 
 _MAX_CELL_TEXT = 2000
+_SHORT = 40
+"""Texts of so many characters stay in one line."""
 
 
 # ----------------------------------------------------------------------------------------------------------------- tables
@@ -60,14 +62,12 @@ def pandas_table(frame: pd.DataFrame) -> str:
 def _html_table(columns: Sequence[tuple[str, str]], rows: Sequence[tuple[Any, ...]]) -> str:
     """At most `MAX_ROWS` rows as an HTML table, with types in the head and the number of rows below."""
     numeric = [re.match(r"((tiny|small|big)?int|float|double|decimal)\d*(\(|$)", kind.lower()) is not None for _, kind in columns]
-    classes = [' class="number"' if number else "" for number in numeric]
     head = "".join(
-        f'<th scope="col"{css}>{escape(name)}<span>{escape(_short_type(kind))}</span></th>'
-        for (name, kind), css in zip(columns, classes, strict=True)
+        f'<th scope="col"{_css("number" * number)}>{escape(name)}<span>{escape(_short_type(kind))}</span></th>'
+        for (name, kind), number in zip(columns, numeric, strict=True)
     )
     body = "".join(
-        "<tr>" + "".join(f"<td{css}>{_cell_html(value)}</td>" for value, css in zip(row, classes, strict=True)) + "</tr>"
-        for row in rows[:MAX_ROWS]
+        "<tr>" + "".join(_cell_html(value, number) for value, number in zip(row, numeric, strict=True)) + "</tr>" for row in rows[:MAX_ROWS]
     )
     count = f"first {MAX_ROWS:,} rows; there are more" if len(rows) > MAX_ROWS else f"{len(rows):,} row{'s' * (len(rows) != 1)}"
     return f'<div class="table"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div><p class="count">{count}</p>'
@@ -78,11 +78,16 @@ def _short_type(kind: str) -> str:
     return kind if len(kind) <= 40 else kind[:39] + "…"
 
 
-def _cell_html(value: Any) -> str:
+def _cell_html(value: Any, number: bool) -> str:
     if value is None:
-        return '<span class="null">null</span>'
+        return f'<td{_css("number" * number)}><span class="null">null</span></td>'
     text = _text(value)
-    return escape(text if len(text) <= _MAX_CELL_TEXT else f"{text[:_MAX_CELL_TEXT]}… ({len(text):,} characters)")
+    shown = text if len(text) <= _MAX_CELL_TEXT else f"{text[:_MAX_CELL_TEXT]}… ({len(text):,} characters)"
+    return f"<td{_css('number' if number else 'long' * (len(text) > _SHORT))}>{escape(shown)}</td>"
+
+
+def _css(name: str) -> str:
+    return f' class="{name}"' if name else ""
 
 
 def _text(value: Any) -> str:
@@ -192,7 +197,8 @@ _NOTEBOOK_CSS = (
 .text_cell_render pre code { padding: 0; }
 .table { overflow: auto; max-height: 480px; border: 1px solid var(--line); border-radius: 6px; width: fit-content; max-width: 100%; }
 .table table { border-collapse: separate; border-spacing: 0; font-size: .88em; }
-.table th, .table td { padding: 4px 12px; max-width: 460px; overflow-wrap: break-word; }
+.table th, .table td { padding: 4px 12px; white-space: nowrap; }
+.table td.long { white-space: normal; min-width: 20em; max-width: 460px; overflow-wrap: break-word; }
 .table th { position: sticky; top: 0; background: var(--code); color: var(--text); white-space: nowrap; }
 .table th span { display: block; font-weight: 400; font-size: .85em; color: var(--faint); }
 .table tr:last-child td { border-bottom: 0; }

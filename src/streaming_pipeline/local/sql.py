@@ -34,10 +34,7 @@ def run_query(home: Path, text: str, schema: str = "streaming") -> tuple[list[st
     in Spark's words.
     """
     Settings(catalog="spark_catalog", schema=schema)  # says what is wrong with the name
-    if not any((home / "warehouse").glob("*.db/*/_delta_log")):
-        raise UsageError(
-            f"{home.resolve()} has no tables yet: run `streaming-pipeline demo` or `streaming-pipeline run` first, or name another --home."
-        )
+    check_has_tables(home)
     spark = new_session(start_session(home))
     _confine_to_tables(spark)
     try:
@@ -53,6 +50,16 @@ def run_query(home: Path, text: str, schema: str = "streaming") -> tuple[list[st
     except PySparkException as error:
         # What follows the first line is hints at Spark's settings, the plan and the stack.
         raise UsageError(f"Spark refuses the query: {str(error).strip().splitlines()[0].rstrip(';')}") from None
+
+
+def check_has_tables(home: Path, schema: str = "*") -> None:
+    """Raise `UsageError` for a home without tables, or without those of this schema."""
+    if not any((home / "warehouse").glob(f"{schema}.db/*/_delta_log")):
+        named = "" if schema == "*" else f" in schema {schema}"
+        raise UsageError(
+            f"{home.resolve()} has no tables{named} yet: run `streaming-pipeline demo` or `streaming-pipeline run` first, or name another "
+            "--home."
+        )
 
 
 def _confine_to_tables(spark: SparkSession) -> None:

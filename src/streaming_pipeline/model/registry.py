@@ -131,7 +131,8 @@ def roll_back(settings: Settings) -> Change:
 
 
 def versions(settings: Settings) -> list[dict[str, Any]]:
-    """Every version, the newest first: `version`, `alias`, `created`, `features`, `contamination`, `training_records`, `gate`."""
+    """Every version, the newest first: `version`, `alias`, `created`, `features`, `contamination`, `training_records`,
+    `silver_version`, `gate`."""
     client = mlflow.MlflowClient()
     try:
         aliases = client.get_registered_model(settings.model_full_name).aliases
@@ -151,7 +152,7 @@ def versions(settings: Settings) -> list[dict[str, Any]]:
                 "version": int(one.version),
                 "alias": ", ".join(sorted(alias for alias, version in aliases.items() if str(version) == str(one.version))),
                 "created": datetime.fromtimestamp(one.creation_timestamp / 1000, UTC).replace(microsecond=0),
-                **{name: logged.get(name) for name in ("features", "contamination", "training_records")},
+                **{name: logged.get(name) for name in ("features", "contamination", "training_records", "silver_version")},
                 "gate": one.tags.get(GATE_TAG),
             }
         )

@@ -1,0 +1,209 @@
+"""The report: one page, without network, of what the local tables hold, what was wrong in the data and what to do about it."""
+
+import re
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from jinja2 import Environment
+from markupsafe import Markup
+from nbconvert.filters import markdown2html
+from pyspark.errors import AnalysisException
+from pyspark.sql import SparkSession
+
+from streaming_pipeline.contract import Contract, load_contract
+from streaming_pipeline.local import charts, event_log
+from streaming_pipeline.local.job import find_bundle
+from streaming_pipeline.local.models import has_models, laptop_settings
+from streaming_pipeline.local.run_page import EVENT_LOG, INDEX, PAGE_CSS
+from streaming_pipeline.local.spark import new_session
+from streaming_pipeline.model.registry import versions
+from streaming_pipeline.queries import query
+from streaming_pipeline.settings import Settings
+
+REPORT = "report.html"
+DAYS = 60
+"""The pictures show so many days at most, back from the newest event."""
+MOST_ALERTS = 30
+_SEVERITIES = ("critical", "warning", "info")
+
+
+def write_report(spark: SparkSession, home: Path, schema: str = "streaming") -> Path:
+    """Write `<home>/report.html` from the tables of the schema and the folders of the runs; returns its path. A table that is not there
+    yet, or lacks a column, leaves its part of the page empty."""
+    spark, settings, runbook = new_session(spark), laptop_settings(home, schema), find_bundle() / "docs" / "runbook.md"
+    spark.sql(f"USE `{settings.catalog}`.`{settings.schema}`")
+    contract = load_contract(settings.contract_path)
+    page = _environment().from_string((files(__package__) / "report.html").read_text(encoding="utf-8"))
+    path = home / REPORT
+    path.write_text(
+        page.render(css=PAGE_CSS, made_at=datetime.now(UTC), **_held(spark, settings, contract, home, runbook)), encoding="utf-8"
+    )
+    return path
+
+
+def _held(spark: SparkSession, settings: Settings, contract: Contract, home: Path, runbook: Path) -> dict[str, Any]:
+    """What the page shows."""
+    sql = {name: query(name) for name in ("table_counts", "freshness", "windows", "lateness", "drift_map", "drift")}
+    sql |= {name: query(name) for name in ("spikes_and_silences", "strange_events", "score_histogram", "top_anomalies", "model_versions")}
+    sql |= {name: query(name) for name in ("alerts", "alert_delivery", "quarantine_reasons", "cluster_logs", "throughput", "run_cost")}
+    sql["lateness"] = sql["lateness"].replace("`timestamp`", f"`{contract.event_time_field}`")
+    asked = {name: _rows(spark, text) for name, text in sql.items()}
+    newest = max((w["window_start"] for w in asked["windows"]), default=None)
+    for name, time in (("windows", "window_start"), ("lateness", "hour"), ("drift_map", "window_start")):
+        asked[name] = [row for row in asked[name] if newest is None or newest - row[time] < timedelta(days=DAYS)]
+    run = _newest_run(asked["cluster_logs"], asked["throughput"], asked["run_cost"], home)
+    wrong = _wrong(asked["alerts"], runbook)
+    return {
+        **asked,
+        "sql": sql,
+        "schema": settings.schema,
+        "counts": {row["table_name"]: row["records"] for row in asked["table_counts"]},
+        "look": asked["freshness"][-1] if asked["freshness"] else None,
+        "wrong": wrong,
+        "severities": Counter(alert["severity"] for alert in wrong),
+        "charts": _charts(asked, contract),
+        "run": run,
+        "versions": versions(settings) if has_models(home) else [],
+        "days": DAYS,
+    }
+
+
+def _rows(spark: SparkSession, text: str) -> list[dict[str, Any]]:
+    try:
+        return [row.asDict() for row in spark.sql(text).collect()]
+    except AnalysisException as error:
+        # No run has made it yet, or given an older table this column.
+        if (error.getCondition() or "").startswith(("TABLE_OR_VIEW_NOT_FOUND", "UNRESOLVED_COLUMN")):
+            return []
+        raise
+
+
+def _wrong(alerts: list[dict[str, Any]], runbook: Path) -> list[dict[str, Any]]:
+    """What the newest alerts tell, once for all channels, the worst first, with what the runbook says of each kind."""
+    told = {(row["anomaly_type"], row["message"]): row for row in reversed(alerts) if not row["is_recovery"]}
+    steps = advice(runbook)
+    order = sorted(told.values(), key=lambda row: (_SEVERITIES.index(row["severity"]), -row["created_at"].timestamp()))
+    return [{**row, "advice": steps.get(row["anomaly_type"])} for row in order[:MOST_ALERTS]]
+
+
+def advice(runbook: Path) -> dict[str, Markup]:
+    """Heading of the runbook → what stands under it, as HTML; of those that are one word, as kinds of findings are."""
+    parts = re.split(r"^#{2,4} `?(\w+)`?\s*$", runbook.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return {
+        kind: Markup(markdown2html(re.split(r"^#", text, maxsplit=1, flags=re.MULTILINE)[0]))
+        for kind, text in zip(parts[1::2], parts[2::2], strict=True)
+    }
+
+
+def _charts(asked: dict[str, list], contract: Contract) -> dict[str, list[tuple[str, Markup]]]:
+    """Part of the page → its pictures, each with a caption."""
+    windows, strange, made = asked["windows"], asked["strange_events"], {}
+
+    def add(part: str, caption: str, figure: Any) -> None:
+        made.setdefault(part, []).append((caption, Markup(charts.svg(figure, caption))))
+
+    by_column: dict[str, list] = {}
+    for window in windows:
+        by_column.setdefault(window["column_name"], []).append(window)
+    if contract.id_field in by_column:
+        of_all = by_column[contract.id_field]
+        period = charts.span([w["window_start"] for w in of_all])
+        odd = [row for row in asked["spikes_and_silences"] if row["slice"] == "*"]
+        add(
+            "arrivals",
+            f"Events of each hour of event time, {period}; spikes and silences that were found are marked",
+            charts.arrivals(of_all, odd),
+        )
+    if asked["lateness"]:
+        names = {"p50_seconds": "median", "p95_seconds": "95 % of events"}
+        caption = "Lateness: seconds from the event to its arrival at Kafka, by hour of event time"
+        add("arrivals", caption, charts.lines(asked["lateness"], "hour", names, "seconds", log=True))
+    if len(asked["freshness"]) > 1:
+        names = {"freshness_seconds": "age of the newest event", "expected_freshness_seconds": "usual at most"}
+        add("arrivals", "Freshness at each look of monitoring", charts.lines(asked["freshness"], "run_time", names, "seconds", log=True))
+    rates = [row for row in asked["throughput"] if row["task"] in ("01_stream_kafka_to_bronze", "silver_write", "gold_write")]
+    if len({row["run_id"] for row in rates}) > 1:
+        for task in dict.fromkeys(row["task"] for row in rates):
+            some = [row for row in rates if row["task"] == task]
+            add(
+                "runs",
+                f"Throughput of {task}, run by run",
+                charts.lines(some, "run_time", {"records_per_second": task}, "records a second"),
+            )
+    if asked["drift_map"]:
+        caption = (
+            "Drift by column and window: the stronger the colour, the nearer the worst metric is to twice its threshold; a dot is drift"
+        )
+        add("drift", caption, charts.heat_map(asked["drift_map"]))
+    for field in contract.fields:
+        if by_column.get(field.name) and any(w["p50"] is not None for w in by_column[field.name]):
+            odd = [row for row in strange if row["series"] == field.name]
+            caption = f"{field.name} by hour: median, the middle nine tenths, and the strangest events"
+            add("values", caption, charts.values(by_column[field.name], odd, field.name))
+    if asked["score_histogram"]:
+        add("scores", "Scores of all events; those below 0 are flagged", charts.score_histogram(asked["score_histogram"]))
+    return made
+
+
+def _newest_run(cluster_logs: list[dict], steps: list[dict], costs: list[dict], home: Path) -> dict[str, Any] | None:
+    """The newest run of the main job: its tasks, steps, cost, folder, notebooks' pages, and what Spark did to write silver."""
+    ids = [row["run_id"] for row in cluster_logs if row["task_name"].startswith("01_")]
+    if not ids:
+        return None
+    tasks = sorted((row for row in cluster_logs if row["run_id"] == ids[0]), key=lambda row: row["start_time"])
+    folder = home / "runs" / ids[0]
+    steps = [row for row in steps if row["run_id"] == ids[0]]
+    writes = [
+        (began := row["run_time"].replace(tzinfo=UTC).timestamp(), began + row["elapsed_seconds"])
+        for row in steps
+        if row["task"] == "silver_write"
+    ]
+    pages = sorted(file.name for file in folder.glob("*.html") if file.name != INDEX)
+    return {
+        "run_id": ids[0],
+        "tasks": tasks,
+        "steps": steps,
+        "cost": next((row for row in costs if row["run_id"] == ids[0]), None),
+        "index": f"runs/{quote(ids[0])}/{INDEX}" if (folder / INDEX).exists() else None,
+        "pages": [(name.removesuffix(".html"), f"runs/{quote(ids[0])}/{quote(name)}") for name in pages],
+        "timeline": Markup(charts.svg(charts.timeline(tasks), "When each task ran")),
+        "jobs": event_log.jobs_within(folder / EVENT_LOG, writes),
+    }
+
+
+def _environment() -> Environment:
+    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["cell"] = _cell
+    environment.filters["seconds"] = _seconds
+    return environment
+
+
+def _cell(value: Any) -> str:
+    """A value of a table as people read it; times are UTC."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:,.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
+    if isinstance(value, datetime):
+        return f"{value:%Y-%m-%d %H:%M:%S}"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value))
+    return str(value)
+
+
+def _seconds(value: float | None) -> str:
+    """A duration in the unit that a person would take."""
+    if value is None:
+        return "unknown"
+    for unit, length in (("days", 86_400), ("hours", 3_600), ("minutes", 60)):
+        if abs(value) >= 2 * length:
+            return f"{value / length:.1f} {unit}"
+    return f"{value:.1f} seconds"
