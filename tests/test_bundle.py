@@ -2,6 +2,7 @@
 
 import getpass
 import shutil
+from itertools import combinations
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from streaming_pipeline.local.bundle import load_bundle
 from streaming_pipeline.local.bundle_yaml import place
 
 ROOT = Path(__file__).resolve().parents[1]
-PROD = {"service_principal": "00000000-0000-0000-0000-000000000001", "notification_email": "team@example.com"}
+PROD = {"service_principal": "00000000-0000-0000-0000-000000000001", "notification_email": "team@example.com", "operators": "on-call"}
 
 
 @pytest.fixture
@@ -69,8 +70,9 @@ def test_development_mode_prefixes_names_and_pauses_schedules_and_leaves_volumes
     assert bundle.job("table_maintenance")["schedule"]["pause_status"] == "PAUSED"
     assert resources["schemas"]["pipeline"]["name"] == "dev_user_streaming"
     assert resources["registered_models"]["anomaly_detector"]["name"] == "dev_user_iforest_silver_anomaly_detector"
-    assert resources["experiments"]["anomaly_detector"]["name"] == "/Shared/[dev user] streaming-pipeline"
+    assert resources["experiments"]["trainings"]["name"] == "/Shared/[dev user] streaming-pipeline"
     assert resources["clusters"]["exploration"]["cluster_name"] == "[dev user] streaming-pipeline exploration"
+    assert resources["sql_warehouses"]["dashboard"]["name"] == "[dev user] streaming-pipeline dashboard"
     assert resources["volumes"]["runs"]["name"] == "runs"
     given = parameters(bundle.job("full_streaming_pipeline"))
     assert given["schema"] == "dev_user_streaming", "a reference to a name must see its prefix"
@@ -78,24 +80,29 @@ def test_development_mode_prefixes_names_and_pauses_schedules_and_leaves_volumes
     assert given["secret_scope"] == "streaming-pipeline-dev-user"
 
 
-def test_no_name_of_one_target_is_also_a_name_of_another():
-    names = {}
-    for target in ("dev", "serverless", "prod"):
-        resources = load_bundle(ROOT, target, variables=PROD if target == "prod" else {}).resources
-        names[target] = {
-            resources["schemas"]["pipeline"]["name"],
-            resources["experiments"]["anomaly_detector"]["name"],
-            resources["secret_scopes"]["connections"]["name"],
-            *(job["name"] for job in resources["jobs"].values()),
-        }
-    assert not names["dev"] & names["serverless"] | names["dev"] & names["prod"] | names["serverless"] & names["prod"]
+def names_of(bundle) -> set[tuple]:
+    """What every resource is called in a workspace; a volume counts with its schema."""
+    return {
+        (kind, *(resource[field] for field in ("catalog_name", "schema_name", "name", "display_name", "cluster_name") if field in resource))
+        for kind, resources in bundle.resources.items()
+        for resource in resources.values()
+    }
 
 
-def test_production_needs_its_two_variables_and_says_which(monkeypatch):
-    with pytest.raises(UsageError, match=r"databricks.yml:\d+: variable 'notification_email' has no value for target 'prod'"):
-        load_bundle(ROOT, "prod")
+def test_no_name_of_one_target_or_user_is_also_a_name_of_another():
+    bundles = [load_bundle(ROOT, target, user=user) for target in ("dev", "serverless") for user in ("ann@example.com", "bob@example.com")]
+    bundles.append(load_bundle(ROOT, "prod", variables=PROD))
+    for one, other in combinations(bundles, 2):
+        assert not names_of(one) & names_of(other)
+    assert len({bundle.config["workspace"]["root_path"] for bundle in bundles}) == len(bundles), "where dashboard and alerts lie"
+
+
+def test_production_needs_three_variables_and_says_which(monkeypatch):
+    for name in ("notification_email", "service_principal", "operators"):
+        with pytest.raises(UsageError, match=rf"databricks.yml:\d+: variable '{name}' has no value for target 'prod'"):
+            load_bundle(ROOT, "prod", variables={key: value for key, value in PROD.items() if key != name})
     monkeypatch.setenv("BUNDLE_VAR_notification_email", "from-environment@example.com")
-    bundle = load_bundle(ROOT, "prod", variables={"service_principal": "from-option"})
+    bundle = load_bundle(ROOT, "prod", variables={"service_principal": "from-option", "operators": "on-call"})
     assert bundle.config["run_as"] == {"service_principal_name": "from-option"}
     assert bundle.config["workspace"]["root_path"] == "/Workspace/Users/from-option/.bundle/streaming-pipeline/prod"
     task = bundle.job("full_streaming_pipeline")["tasks"][0]
@@ -132,6 +139,26 @@ def test_the_cluster_of_the_other_cloud_is_chosen_by_a_variable():
     aws = cluster(job_cluster="${var.aws_cluster}")
     assert aws["aws_attributes"]["availability"] == "SPOT_WITH_FALLBACK"
     assert "azure_attributes" not in aws
+
+
+def test_what_a_variable_leaves_empty_is_left_out_where_it_may_be(small):
+    root = small("""
+bundle: {name: b}
+variables: {nothing: {default: ""}}
+targets: {dev: {}}
+resources:
+  jobs:
+    j:
+      name: j
+      budget_policy_id: ${var.nothing}
+      parameters: [{name: a, default: "${var.nothing}"}]
+      tasks: [{task_key: t, notebook_task: {notebook_path: n.py, base_parameters: {b: "${var.nothing}"}, warehouse_id: "${var.nothing}"}}]
+""")
+    job = load_bundle(root).job("j")
+    assert "budget_policy_id" not in job and parameters(job) == {"a": ""}
+    assert job["tasks"][0]["notebook_task"] == {"notebook_path": f"{root}/n.py", "base_parameters": {"b": ""}}
+    with pytest.raises(UsageError, match=r"resources.secret_scopes.s has no 'name'"):
+        load_bundle(small("bundle: {name: b}\ntargets: {dev: {}}\nresources: {secret_scopes: {s: {name: ''}}}\n"))
 
 
 def test_overrides_merge_by_key_and_complex_variables_are_replaced(small):
@@ -220,6 +247,11 @@ BROKEN = {
     "volume": ("resources/storage.yml", "volume_type", "volume_typ", ["resources/storage.yml:", "'volume_typ'", "volumes.checkpoints"]),
     "lifecycle": ("resources/secrets.yml", "prevent_destroy", "prevent_destruction", ["secrets.yml:", "'prevent_destruction'"]),
     "model alias": ("resources/model.yml", "      comment:", "      aliases: []\n      comment:", ["model.yml:", "'aliases'"]),
+    "alert": ("resources/alerts.yml", "double_value", "doubl_value", ["alerts.yml:", "'doubl_value'", "alerts.stale", "'double_value'"]),
+    "in an alert": ("resources/alerts.yml", "user_email:", "user_mail:", ["alerts.yml:", "'user_mail'", "subscriptions", "'user_email'"]),
+    "alert without a query": ("resources/alerts.yml", "query_text", "file_path", ["alerts.stale", "no 'query_text'"]),
+    "dashboard": ("resources/dashboard.yml", "dataset_schema", "dataset_shema", ["dashboard.yml:", "'dataset_shema'", "'dataset_schema'"]),
+    "warehouse": ("resources/dashboard.yml", "custom_tags", "costom_tags", ["dashboard.yml:", "'costom_tags'", "sql_warehouses.dashboard"]),
     "cluster": (
         "resources/exploration.cluster.yml",
         "autotermination_minutes",
@@ -285,6 +317,12 @@ BROKEN = {
         "resources:\n  secret_scopes: {connections: {name: x}}",
         ["connections", "another file"],
     ),
+    "one key for two resources": (
+        "resources/model.yml",
+        "    trainings:",
+        "    pipeline:",
+        ["'pipeline'", "schemas.pipeline", "experiments.pipeline", "once"],
+    ),
     "no mapping": (
         "resources/storage.yml",
         "    pipeline:\n      catalog_name: ${var.catalog}",
@@ -295,7 +333,7 @@ BROKEN = {
         "resources/model.yml",
         "      name: ${var.experiment}",
         "      tags: []",
-        ["experiments.anomaly_detector", "no 'name'"],
+        ["experiments.trainings", "no 'name'"],
     ),
 }
 

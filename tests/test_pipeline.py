@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from dashboard import alerts, asked, datasets, queries_of, tells, widgets
 from kill import QUICK_START
 from playwright.sync_api import sync_playwright
 from rich.console import Console
@@ -178,6 +179,19 @@ def test_monitor_logs_tells_what_the_tables_hold(pipeline):
         exact = np.quantile(lateness, share, method="inverted_cdf")
         assert look[f"lateness_{name}_seconds"] == pytest.approx(exact, rel=0.01, abs=0.001)
     assert look["latest_event_time"] == silver["timestamp"].max().to_pydatetime()
+
+
+def test_the_dashboard_has_something_to_draw_in_every_widget_and_no_sql_alert_tells_anything(pipeline):
+    pipeline.spark.sql(f"USE `{pipeline.schema}`")
+    rows = {name: pipeline.spark.sql(text).count() for name, text in datasets().items()}
+    assert [name for name, count in rows.items() if not count] == []
+    for widget in widgets():
+        for query_of_widget in queries_of(widget).values():
+            # Spark looks up every column and function here, without a run.
+            assert pipeline.spark.sql(asked(query_of_widget)).columns == [field["name"] for field in query_of_widget["fields"]]
+            if widget["spec"]["widgetType"] == "counter" and query_of_widget["disaggregated"]:
+                assert rows[query_of_widget["datasetName"]] == 1, widget["name"]
+    assert [name for name, alert in alerts().items() if tells(pipeline.spark, alert)] == []
 
 
 def test_gold_is_what_the_logged_model_says_without_spark(pipeline):

@@ -8,6 +8,8 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
+from databricks.sdk.service.jobs import JobSettings
+from databricks.sdk.service.sql import AlertV2
 from dotenv import dotenv_values
 
 from streaming_pipeline.local.bundle import Bundle, load_bundle
@@ -16,7 +18,7 @@ from streaming_pipeline.settings import SECRET_KEYS, KafkaSettings, Settings
 
 ROOT = Path(__file__).resolve().parents[1]
 TARGETS = ("dev", "serverless", "prod")
-PROD = {"service_principal": "00000000-0000-0000-0000-000000000001", "notification_email": "team@example.com"}
+PROD = {"service_principal": "00000000-0000-0000-0000-000000000001", "notification_email": "team@example.com", "operators": "on-call"}
 MAIN = "full_streaming_pipeline"
 
 MODELS = {
@@ -63,9 +65,19 @@ PARTS = {  # the reader's name for a part of a resource → where its typed mode
     "lifecycle": "jobs.Lifecycle",
     "clusters.lifecycle": "clusters.LifecycleWithStarted",
     "sql_warehouses.lifecycle": "sql_warehouses.LifecycleWithStarted",
+    "sql_warehouses.tags": "sql_warehouses.EndpointTags",
+    "sql_warehouses.custom_tags": "sql_warehouses.EndpointTagPair",
+    "alerts.evaluation": "alerts.AlertV2Evaluation",
+    "alerts.source": "alerts.AlertV2OperandColumn",
+    "alerts.threshold": "alerts.AlertV2Operand",
+    "alerts.value": "alerts.AlertV2OperandValue",
+    "alerts.notification": "alerts.AlertV2Notification",
+    "alerts.subscriptions": "alerts.AlertV2Subscription",
     "alerts.schedule": "alerts.CronSchedule",
 }
 NOT_IN_RESOURCES = {"the top level", "targets", "variables"}
+ONLY_THE_BUNDLE_KNOWS = {"permissions"}
+"""A deployment sends these by themselves."""
 
 
 def model(path: str):
@@ -109,6 +121,11 @@ def widgets_of(notebook: Path) -> set[str]:
     return set(re.findall(r"""dbutils\.widgets\.(?:text|dropdown|combobox|multiselect)\(\s*["'](\w+)["']""", source_of(notebook)))
 
 
+def plain(value):
+    """The same without keys that know their place."""
+    return json.loads(json.dumps(value))
+
+
 def texts_in(value) -> list[str]:
     """Every text in a nested value, keys too."""
     if isinstance(value, dict):
@@ -134,10 +151,24 @@ def test_what_a_notebook_imports_of_the_library_is_there(notebook):
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_every_resource_fits_its_typed_model(bundles, target):
-    assert set(bundles[target].resources) >= {"jobs", "schemas", "volumes", "registered_models", "experiments", "secret_scopes"}
+    assert set(bundles[target].resources) == set(MODELS) - ({"clusters"} if target == "serverless" else set())
     for kind, resources in bundles[target].resources.items():
         for resource in resources.values():
             model(f"{kind}.{MODELS[kind]}").from_dict(resource)  # raises ValueError on an unknown field or value
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_the_jobs_api_keeps_every_setting_of_every_job(bundles, target):
+    for name, job in bundles[target].jobs.items():
+        settings = {key: value for key, value in plain(job).items() if key not in ONLY_THE_BUNDLE_KNOWS}
+        assert JobSettings.from_dict(settings).as_dict() == settings, name
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_the_alerts_api_keeps_every_setting_of_every_alert(bundles, target):
+    for name, alert in bundles[target].resources["alerts"].items():
+        settings = {key: value for key, value in plain(alert).items() if key not in ONLY_THE_BUNDLE_KNOWS}
+        assert AlertV2.from_dict(settings).as_dict() == settings, name
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -337,6 +368,90 @@ def test_production_runs_as_a_service_principal_on_spot_machines_and_warns_of_lo
     assert job["health"]["rules"][0]["metric"] == "RUN_DURATION_SECONDS"
     assert job["email_notifications"]["on_duration_warning_threshold_exceeded"] == ["team@example.com"]
     assert job["tags"] == {"project": "streaming-pipeline", "environment": "prod"}
+
+
+def test_in_production_each_group_may_do_its_own_and_no_more(bundles):
+    resources = bundles["prod"].resources
+
+    def may(kind: str) -> set[tuple[str, str]]:
+        granted = [permission for resource in resources[kind].values() for permission in resource["permissions"]]
+        return {(permission["level"], next(value for key, value in permission.items() if key != "level")) for permission in granted}
+
+    for kind in ("jobs", "dashboards", "alerts", "clusters", "sql_warehouses", "experiments", "secret_scopes"):
+        assert [key for key, resource in resources[kind].items() if "permissions" not in resource] == [], kind
+    assert may("jobs") == {("CAN_MANAGE_RUN", "on-call")}
+    assert may("clusters") == {("CAN_RESTART", "on-call")}
+    assert may("dashboards") == may("alerts") == {("CAN_READ", "users")}
+    assert may("sql_warehouses") == {("CAN_USE", "users")}
+    assert may("experiments") == {("CAN_MANAGE", PROD["service_principal"]), ("CAN_READ", "on-call")}
+    assert may("secret_scopes") == {("READ", PROD["service_principal"])}
+    assert resources["schemas"]["pipeline"]["grants"] == [
+        {"principal": PROD["service_principal"], "privileges": ["ALL_PRIVILEGES"]},
+        {"principal": "account users", "privileges": ["USE_SCHEMA", "SELECT"]},
+    ]
+    # Those of the whole bundle would reach the secrets.
+    assert "permissions" not in bundles["prod"].config
+
+
+def test_nobody_is_let_in_on_what_is_deployed_for_development(bundles):
+    for target in ("dev", "serverless"):
+        for resources in bundles[target].resources.values():
+            assert not any(key in resource for resource in resources.values() for key in ("permissions", "grants"))
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_what_costs_money_carries_the_projects_tags(bundles, target):
+    resources, tags = bundles[target].resources, {"project": "streaming-pipeline", "environment": target}
+    assert all(job["tags"] == tags for job in resources["jobs"].values())
+    clusters = [cluster["new_cluster"] for job in resources["jobs"].values() for cluster in job.get("job_clusters", [])]
+    assert all(cluster["custom_tags"] == tags for cluster in [*clusters, *resources.get("clusters", {}).values()])
+    for warehouse in resources["sql_warehouses"].values():
+        assert {tag["key"]: tag["value"] for tag in warehouse["tags"]["custom_tags"]} == tags
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_budget_policy_is_named_by_a_variable_and_else_not_at_all(bundles, target):
+    given = load_bundle(ROOT, target, variables={"budget_policy_id": "policy-1", **(PROD if target == "prod" else {})})
+    for name, job in bundles[target].jobs.items():
+        assert "budget_policy_id" not in job, name
+        assert given.job(name)["budget_policy_id"] == "policy-1"
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_dashboard_and_sql_alerts_use_the_bundles_small_warehouse_or_the_one_that_is_named(bundles, target):
+    def warehouses(bundle: Bundle) -> set[str]:
+        return {resource["warehouse_id"] for kind in ("dashboards", "alerts") for resource in bundle.resources[kind].values()}
+
+    assert warehouses(bundles[target]) == {"1"}
+    [own] = bundles[target].resources["sql_warehouses"].values()
+    assert own["enable_serverless_compute"] and own["cluster_size"] == "2X-Small" and 0 < own["auto_stop_mins"] <= 10
+    variables = {"warehouse_id": "abc", **(PROD if target == "prod" else {})}
+    assert warehouses(load_bundle(ROOT, target, variables=variables)) == {"abc"}
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_the_dashboard_reads_the_targets_tables_by_the_viewers_own_rights(bundles, target):
+    resources = bundles[target].resources
+    [dashboard] = resources["dashboards"].values()
+    assert (dashboard["dataset_catalog"], dashboard["dataset_schema"]) == ("main", resources["schemas"]["pipeline"]["name"])
+    assert dashboard["embed_credentials"] is False
+    assert Path(dashboard["file_path"]).name.endswith(".lvdash.json") and Path(dashboard["file_path"]).is_file()
+
+
+def test_sql_alerts_look_hourly_in_production_and_tell_whom_the_variables_name(bundles):
+    for target in TARGETS:
+        schedules = [alert["schedule"] for alert in bundles[target].resources["alerts"].values()]
+        assert {schedule["pause_status"] for schedule in schedules} == {"UNPAUSED" if target == "prod" else "PAUSED"}
+        assert {schedule["quartz_cron_schedule"] for schedule in schedules} == {"15 20 * * * ?"}, "the warehouse wakes once for all"
+
+    def told(**variables: str) -> list:
+        alerts = load_bundle(ROOT, "prod", variables=PROD | variables).resources["alerts"].values()
+        first, *others = [alert["evaluation"]["notification"]["subscriptions"] for alert in alerts]
+        assert others == [first] * 2
+        return first
+
+    assert told() == [{"user_email": "team@example.com"}]
+    assert told(alert_user="", alert_destination="d-1") == [{"destination_id": "d-1"}]
 
 
 @pytest.mark.parametrize("target", TARGETS)

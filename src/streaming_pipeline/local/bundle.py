@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from streaming_pipeline.errors import UsageError
-from streaming_pipeline.local.bundle_keys import KEYS, REQUIRED, check_resources, refuse_unknown
+from streaming_pipeline.local.bundle_keys import KEYS, REQUIRED, check_resources, refuse_unknown, without_empty
 from streaming_pipeline.local.bundle_yaml import fail, mapping_under, merge, read_yaml, shape, without
 
 LOCAL_CATALOG = "spark_catalog"
@@ -51,13 +51,20 @@ class Bundle:
         return self.jobs[key]
 
 
-def load_bundle(root: Path, target: str = "dev", *, local_home: Path | None = None, variables: Mapping[str, str] | None = None) -> Bundle:
+def load_bundle(
+    root: Path,
+    target: str = "dev",
+    *,
+    local_home: Path | None = None,
+    variables: Mapping[str, str] | None = None,
+    user: str = "user@example.com",
+) -> Bundle:
     """Read the bundle in the folder `root` for `target`.
 
     `variables` are those of `--var`; after them come `BUNDLE_VAR_<name>`, the target's value and the default. With `local_home` it
     is resolved for this machine: no development prefixes, catalog `spark_catalog`, a volume is the folder `<local_home>/<its key>`,
     `${workspace.file_path}` is `root`, the user is the one logged in here, and an id is the resource's key. Without it names are as
-    a deployment by `user@example.com` would make them. A variable with a `lookup` becomes a text that says what is looked up.
+    a deployment by `user` would make them. A variable with a `lookup` becomes a text that says what is looked up.
 
     Raises `UsageError` naming file, line and key for whatever is misspelt, missing, unknown or circular.
     """
@@ -73,7 +80,8 @@ def load_bundle(root: Path, target: str = "dev", *, local_home: Path | None = No
 
     values = _variable_values(target, declared, assigned, dict(variables or {}), local=local_home is not None)
     config["bundle"] = {**mapping_under(config, "bundle"), "target": target}
-    config["workspace"] = _workspace(mapping_under(config, "workspace"), root, local=local_home is not None)
+    user = user if local_home is None else _local_user()
+    config["workspace"] = _workspace(mapping_under(config, "workspace"), root, user, local=local_home is not None)
     resources = mapping_under(config, "resources")
     refuse_unknown(resources, set(REQUIRED), "resources")
     config["resources"] = {kind: mapping_under(resources, kind) for kind in resources}
@@ -81,6 +89,8 @@ def load_bundle(root: Path, target: str = "dev", *, local_home: Path | None = No
     # Twice, as names get their prefixes between: a reference to a schema's name must see the prefixed name.
     roots = {"var": values, "bundle": config["bundle"], "workspace": config["workspace"]}
     config = _References(roots).resolve(config, "databricks.yml")
+    for kind, members in config["resources"].items():
+        members.update({key: without_empty(resource, kind, kind) for key, resource in members.items()})
     check_resources(config["resources"])
     config["resources"] = _absolute_paths(config["resources"], root)
     _apply_mode(config, local=local_home is not None)
@@ -166,14 +176,12 @@ def _variable_values(
     return values
 
 
-def _workspace(workspace: dict[str, Any], root: Path, *, local: bool) -> dict[str, Any]:
+def _workspace(workspace: dict[str, Any], root: Path, user: str, *, local: bool) -> dict[str, Any]:
     """`workspace` with what a deployment would know: the user and the folders."""
     if local:
-        user = _local_user()
         folders = {"root_path": str(root), "file_path": str(root), "artifact_path": str(root / "dist"), "host": "local"}
         workspace = {**workspace, **folders}
     else:
-        user = "user@example.com"
         workspace = {
             "host": "https://workspace.example.com",
             "root_path": "/Workspace/Users/${workspace.current_user.userName}/.bundle/${bundle.name}/${bundle.target}",
@@ -260,7 +268,7 @@ def _apply_mode(config: dict[str, Any], *, local: bool) -> None:
             elif kind == "experiments":
                 path = PurePosixPath(resource["name"])
                 resource["name"] = str(path.with_name(prefix + path.name))
-            elif kind not in ("volumes", "secret_scopes", "sql_warehouses"):
+            elif kind not in ("volumes", "secret_scopes"):
                 resource[REQUIRED[kind][0]] = prefix + resource[REQUIRED[kind][0]]
             for trigger in ("schedule", "continuous", "trigger"):
                 if development and kind == "jobs" and resource.get(trigger):
@@ -279,7 +287,7 @@ def _with_computed(resources: dict[str, dict[str, Any]], local_home: Path | None
             elif "catalog_name" in resource:
                 identity = ".".join(names)
             else:
-                identity = number
+                identity = number if kind == "jobs" else str(number)
             computed = {"id": identity}
             if kind == "volumes":
                 computed["volume_path"] = f"/Volumes/{'/'.join(names)}" if local_home is None else str(local_home / key)

@@ -72,16 +72,24 @@ KEYS = {
             serialized_dashboard warehouse_id""",
         "alerts": """custom_description custom_summary display_name evaluation file_path lifecycle parameters parent_path permissions
             query_text run_as run_as_user_name schedule warehouse_id""",
+        "alerts.evaluation": "comparison_operator empty_result_state notification source threshold",
+        "alerts.source": "aggregation display name",
+        "alerts.threshold": "column value",
+        "alerts.value": "bool_value double_value string_value",
+        "alerts.notification": "notify_on_ok retrigger_seconds subscriptions",
+        "alerts.subscriptions": "destination_id user_email",
         "alerts.schedule": "pause_status quartz_cron_schedule timezone_id",
         "sql_warehouses": """auto_stop_mins channel cluster_size enable_photon enable_serverless_compute lifecycle max_num_clusters
             min_num_clusters name permissions spot_instance_policy tags warehouse_type""",
+        "sql_warehouses.tags": "custom_tags",
+        "sql_warehouses.custom_tags": "key value",
     }.items()
 }
 # The kinds of resources that this reader knows, each with what it cannot do without; the first is its name.
 REQUIRED = {
-    "alerts": ("display_name",),
+    "alerts": ("display_name", "query_text", "warehouse_id"),
     "clusters": ("cluster_name",),
-    "dashboards": ("display_name",),
+    "dashboards": ("display_name", "file_path", "warehouse_id"),
     "experiments": ("name",),
     "jobs": ("name", "tasks"),
     "registered_models": ("name", "catalog_name", "schema_name"),
@@ -90,6 +98,9 @@ REQUIRED = {
     "sql_warehouses": ("name",),
     "volumes": ("name", "catalog_name", "schema_name"),
 }
+
+# Where an empty text is a value like any other.
+_MAY_BE_EMPTY = {"parameters", "condition_task"}
 
 # Keys of jobs and tasks that hold a whole number, each with the lowest one; -1 retries means for ever.
 _LOWEST = {"max_retries": -1, "min_retry_interval_millis": 0, "timeout_seconds": 0, "max_concurrent_runs": 0}
@@ -107,16 +118,35 @@ def refuse_unknown(mapping: Any, known: set[str] | frozenset[str], owner: str) -
 
 
 def check_resources(resources: dict[str, dict[str, Any]]) -> None:
-    """Refuse unknown keys and missing ones in every resource."""
+    """Refuse unknown keys and missing ones in every resource, and a resource's key that is there twice, also of two kinds."""
+    owners: dict[str, str] = {}
     for kind, members in resources.items():
         for key, resource in members.items():
             owner = f"resources.{kind}.{key}"
+            if key in owners:
+                fail(key, f"key {str(key)!r} is that of {owners[key]} and of {owner}: a deployment wants each key once.")
+            owners[key] = owner
             if not isinstance(resource, dict):
                 fail(key, f"{owner} must be a mapping of settings.")
             _check_keys(kind, kind, resource, owner)
             for field in REQUIRED[kind]:
                 if not isinstance(resource.get(field), list if field == "tasks" else str):
                     fail(key, f"{owner} has no {field!r}, or not as a {'list' if field == 'tasks' else 'text'}.")
+
+
+def without_empty(value: Any, kind: str, name: str) -> Any:
+    """A resource without the keys that a variable left empty: a deployment leaves them out, where they are optional."""
+    if isinstance(value, list):
+        return [without_empty(item, kind, name) for item in value]
+    if not isinstance(value, dict):
+        return value
+    is_kept = name in _MAY_BE_EMPTY or known_keys(kind, name) is None
+    return {key: without_empty(part, kind, key) for key, part in value.items() if part != "" or is_kept}
+
+
+def known_keys(kind: str, name: str) -> frozenset[str] | None:
+    """The keys that may stand under `name` in a resource; None if they are free."""
+    return KEYS.get(f"{kind}.{name}", KEYS.get(name))
 
 
 def _check_keys(kind: str, name: str, value: Any, owner: str) -> None:
@@ -128,7 +158,7 @@ def _check_keys(kind: str, name: str, value: Any, owner: str) -> None:
         for label, item in by_key(value, name).items() if keyed else enumerate(value):
             _check_keys(kind, name, item, f"{owner}, {LIST_KEYS[name]} {label!r}" if keyed else owner)
         return
-    known = KEYS.get(f"{kind}.{name}", KEYS.get(name))
+    known = known_keys(kind, name)
     if known is None or value is None:
         return
     if not isinstance(value, dict):
