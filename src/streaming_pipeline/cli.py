@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.markup import escape
 
 from streaming_pipeline.errors import PipelineError, UsageError
 
@@ -293,6 +294,18 @@ def _report(options: argparse.Namespace, console: Console) -> int:
     return 0
 
 
+def _doctor(options: argparse.Namespace, console: Console) -> int:
+    from streaming_pipeline.local.doctor import examine
+    from streaming_pipeline.local.job import find_bundle
+
+    is_well = True
+    for finding in examine(options.home, find_bundle()):
+        mark = "[green]ok[/green]     " if finding.is_well else "[red]wrong[/red]  "
+        console.print(f"{mark}  [bold]{finding.part}[/bold]  {escape(finding.text)}", soft_wrap=True, highlight=False)
+        is_well &= finding.is_well
+    return 0 if is_well else 1
+
+
 @contextmanager
 def _topic(options: argparse.Namespace) -> Iterator["KafkaSettings"]:
     """The topic of `.env`, else of the local broker, as a context that yields `KafkaSettings`."""
@@ -432,6 +445,8 @@ def _parser() -> argparse.ArgumentParser:
     sql.add_argument("query", metavar="QUERY", help='such as "SELECT * FROM monitor_logs ORDER BY run_time DESC"')
     sql.add_argument("--format", choices=("table", "csv", "json"), default="table")
     sql.add_argument("--schema", default="streaming", help="where bare table names are looked up (default: streaming)")
+
+    command("doctor", _doctor, "What would keep a run from working here: Java, jars, disk, configuration, Kafka, mail.")
 
     report = command("report", _report, "The report of what the local tables hold: one page for a browser.")
     report.add_argument("--schema", default="streaming", help="the schema of the tables (default: streaming)")

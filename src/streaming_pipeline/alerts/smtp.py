@@ -86,13 +86,17 @@ class MailServer:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def connect(self) -> None:
+        """Connect and log in, unless that is done. Raises `Temporary`, and `PipelineError` where a setting is wrong."""
+        if self._server is None:
+            self._server = self._connect()
+
     def send(self, mail: EmailMessage, recipients: tuple[str, ...]) -> str | None:
         """Hand a mail over; returns a remark if the server refused it for some recipients for good.
 
         Raises `Temporary` and `Refused`, and `PipelineError` where a setting is wrong.
         """
-        if self._server is None:
-            self._server = self._connect()
+        self.connect()
         try:
             refused = self._server.send_message(mail, self.settings.sender, list(recipients))
         except (smtplib.SMTPException, OSError) as error:

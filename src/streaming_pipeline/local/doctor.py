@@ -1,0 +1,100 @@
+"""What would keep a run from working here? Each part is asked as a run would ask it, and nothing is changed but the cache."""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+
+from streaming_pipeline.alerts.deliver import Temporary
+from streaming_pipeline.alerts.rules import load_rules
+from streaming_pipeline.alerts.smtp import MailServer, SmtpSettings
+from streaming_pipeline.alerts.webhook import url_of
+from streaming_pipeline.contract import load_contract
+from streaming_pipeline.errors import PipelineError
+from streaming_pipeline.kafka import check_connection
+from streaming_pipeline.local.broker import Broker
+from streaming_pipeline.local.bundle import load_bundle
+from streaming_pipeline.local.env import read_secrets
+from streaming_pipeline.local.jars import broker_jars, spark_jars
+from streaming_pipeline.local.java import java_home
+from streaming_pipeline.prices import load_prices
+from streaming_pipeline.settings import KafkaSettings
+
+LEAST_FREE = 5 * 2**30
+"""Bytes of a disk; a demo takes a fifth of it."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One part, whether it is as it should be, and what is to be said of it."""
+
+    part: str
+    is_well: bool
+    text: str
+
+
+def examine(home: Path, root: Path) -> Iterator[Finding]:
+    """Look at the machine, the bundle in `root`, the home folder, and what `.env` and the environment name, one after the other."""
+    config = root / "config"
+    secrets = cache(partial(read_secrets, root / ".env"))
+    parts: dict[str, Callable[[], str]] = {
+        "Java": lambda: str(java_home()),
+        "jars": lambda: f"{len(spark_jars())} for Spark, {len(broker_jars())} for the broker, all there",
+        "home folder": partial(_home, home),
+        "bundle": lambda: f"{len(load_bundle(root, local_home=home.resolve()).jobs)} jobs",
+        "event_contract.yml": lambda: ", ".join(field.name for field in load_contract(config / "event_contract.yml").fields),
+        "alert_rules.yml": lambda: f"{len(load_rules(config / 'alert_rules.yml').rules)} rules",
+        "prices.yml": lambda: f"{len(load_prices(config / 'prices.yml').machines)} machines",
+        "Kafka": lambda: _kafka(home, secrets()),
+        "mail": lambda: _mail(secrets()),
+        "webhook": lambda: _webhook(secrets()),
+    }
+    for part, look in parts.items():
+        try:
+            yield Finding(part, True, look())
+        except (PipelineError, Temporary) as error:
+            yield Finding(part, False, str(error))
+
+
+def _home(home: Path) -> str:
+    place = home.resolve()
+    existing = next(folder for folder in (place, *place.parents) if folder.exists())
+    if not os.access(existing, os.W_OK):
+        raise PipelineError(f"{existing} cannot be written: name another --home.")
+    free = shutil.disk_usage(existing).free
+    if free < LEAST_FREE:
+        raise PipelineError(f"{place} has {free / 2**30:.1f} GiB left: make room, or name another --home.")
+    tables = len(list(place.glob("warehouse/*.db/*/_delta_log")))
+    return f"{place}, {tables} tables, {free / 2**30:.0f} GiB free"
+
+
+def _kafka(home: Path, secrets: Mapping[str, str]) -> str:
+    if secrets.get("KAFKA_BOOTSTRAP_SERVERS"):
+        kafka = KafkaSettings.from_secrets(secrets)
+        topic = check_connection(kafka)
+        return f"{kafka.bootstrap_servers} by {kafka.security_protocol}: topic {topic.topic}, {len(topic.partitions)} partitions"
+    status = Broker(home).status()
+    if status.state == "crashed":
+        raise PipelineError(
+            f"The local broker ended without being stopped: `streaming-pipeline broker start` starts it again. {status.log_tail}"
+        )
+    if status.state == "running":
+        return f"the local broker, running, ports {', '.join(f'{port} ({name})' for name, port in (status.ports or {}).items())}"
+    return "the local broker, stopped: each command that needs it starts it"
+
+
+def _mail(secrets: Mapping[str, str]) -> str:
+    smtp = SmtpSettings.from_secrets(secrets)
+    if smtp is None:
+        return "no SMTP_HOST: alerts wait in alert_outbox"
+    with MailServer(smtp) as server:
+        server.connect()
+    if not smtp.recipients:
+        raise PipelineError("SMTP_TO is not set: only rules of alert_rules.yml that name recipients can be told by mail.")
+    return f"{smtp.place} takes {'a log-in' if smtp.username else 'mails'} by {smtp.security}, for {', '.join(smtp.recipients)}"
+
+
+def _webhook(secrets: Mapping[str, str]) -> str:
+    return "set; it is asked when there is something to tell" if url_of(secrets) else "no ALERT_WEBHOOK_URL"
