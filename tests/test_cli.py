@@ -1,8 +1,12 @@
 """The command line: what wrong use is answered with. None of it starts Java."""
 
+from pathlib import Path
+
 import pytest
 
 from streaming_pipeline.cli import main
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.mark.parametrize(
@@ -13,6 +17,7 @@ from streaming_pipeline.cli import main
         (["run", "--param", "catalog=nope"], "'catalog' is 'nope': a laptop has spark_catalog"),
         (["run", "--var", "catalog=nope"], "'catalog' is 'nope': a laptop has spark_catalog"),
         (["run", "--param", "colour"], "--param colour"),
+        (["run", "--param", "config_dir=tests"], f"{ROOT}/tests/event_contract.yml: the event contract cannot be read"),
         (["run", "--target", "nowhere"], "nowhere"),
         (["run", "--var", "no_such_variable=1"], "no_such_variable"),
         (["sql", "SELECT 1"], "no tables yet"),

@@ -1,16 +1,21 @@
 """The model: what it sees of an event, where its threshold lies, what it says of a flag, and when the gate lets it pass."""
 
 from datetime import timedelta
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from bronze_rows import shipped_contract
 from model import START, events
 from sklearn.metrics import average_precision_score
 
-from streaming_pipeline.errors import PipelineError
-from streaming_pipeline.model import calibration, gate
+from streaming_pipeline.contract import parse_contract
+from streaming_pipeline.errors import PipelineError, UsageError
+from streaming_pipeline.model import calibration, gate, inputs
 from streaming_pipeline.model.features import FEWEST, HOURS, EventFeatures, Usual
+
+SENSORS = Path(__file__).parents[1] / "examples" / "sensors" / "event_contract.yml"
 
 
 @pytest.fixture(scope="module")
@@ -146,6 +151,17 @@ def test_a_threshold_that_rests_on_too_few_events_says_so(clean, fitted):
 def test_any_choice_of_features_makes_a_model(clean, columns):
     made = calibration.fit(clean[columns], "event_type" if "event_type" in columns else None, 0.01)
     assert np.mean(made.pipeline.decision_function(clean[columns]) < 0) == pytest.approx(0.01, rel=0.5)
+
+
+def test_the_features_are_the_contracts_numbers_unless_some_are_named():
+    assert inputs.features(shipped_contract(), ()) == ("value", "timestamp_unix")
+    text = SENSORS.read_text().replace('        logicalTypeOptions:\n          pattern: "[a-z]+-[0-9]+"\n', "")
+    other = parse_contract(text.replace("logicalType: string", "logicalType: integer"))
+    # Neither the id nor the slice, though they are numbers here.
+    assert inputs.features(other, ()) == ("temperature_celsius", "humidity_percent", "timestamp_unix")
+    assert inputs.features(other, ("site",)) == ("site",)
+    with pytest.raises(UsageError, match="names 'value', which is no number of the event contract; use humidity_percent, "):
+        inputs.features(other, ("value",))
 
 
 def test_an_outlier_of_one_number_among_many_is_found():

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import uuid
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -44,6 +43,7 @@ from streaming_pipeline.settings import Settings
 from streaming_pipeline.streams import READ_AGAIN
 
 ROOT = Path(__file__).parents[1]
+SENSORS = ROOT / "examples" / "sensors"
 DATA = ("bronze_events", "silver_events", "quarantined_events", "duplicate_events", "gold_anomaly_predictions")
 
 
@@ -128,13 +128,17 @@ class Command:
 
 @pytest.fixture(scope="module")
 def connect_run(broker, mailbox, tmp_path_factory):
-    """`run --connect` on 150 events and a broken one, by the listener that wants an API key; begun before all else, since it is slow."""
+    """`run --connect` on the events and the contract of examples/sensors, by the listener that wants an API key; begun before all else,
+    since it is slow."""
     topic = f"events-{uuid.uuid4().hex[:8]}"
     broker.create_topic(topic)
     kafka = broker.kafka_settings("SASL_SSL", topic)
-    produce(kafka, LineRecords([*[_event(f"c{n}") for n in range(150)], b"{broken"]))
+    produce(kafka, LineRecords((SENSORS / "readings.jsonl").read_bytes().splitlines(), "reading_id"))
     home = tmp_path_factory.mktemp("connect")
-    with Command("run", "--connect", "--home", str(home), **broker.secrets("SASL_SSL", topic), **mailbox[1]) as command:
+    shutil.copytree(ROOT / "config", home / "config")
+    shutil.copy(SENSORS / "event_contract.yml", home / "config")
+    arguments = ("run", "--connect", "--home", str(home), "--param", f"config_dir={home / 'config'}")
+    with Command(*arguments, **broker.secrets("SASL_SSL", topic), **mailbox[1]) as command:
         command.home = home
         yield command
 
@@ -252,6 +256,23 @@ def test_the_model_is_logged_with_what_one_needs_to_trust_it(pipeline):
     assert info.signature is not None and info.saved_input_example_info is not None
 
 
+def test_what_the_docs_ask_is_answered(pipeline):
+    """Each query of the pages, on the tables of a run."""
+    session = pipeline.spark.newSession()
+    session.sql(f"USE `{pipeline.schema}`")
+    asked = 0
+    for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+        for block in re.findall(r"^ *```sql\n(.*?)```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL):
+            if "system.billing." in block:
+                continue  # tests/test_cost.py
+            for text in filter(str.strip, re.split(r";|\n(?=SELECT \* FROM)", block)):
+                session.sql(text.replace("VERSION AS OF 12", "VERSION AS OF 0"))
+                asked += 1
+    assert asked > 25
+    [cost] = session.sql(query("run_cost")).where(f"run_id = '{pipeline.first_run.run_id}'").collect()
+    assert (cost["cost"], cost["currency"]) == (0, "USD") and 0 < cost["seconds"] <= pipeline.first_run.seconds
+
+
 def test_what_the_run_leaves_behind(pipeline):
     folder = pipeline.first_run.run_dir
     pages = {page.stem for page in folder.glob("*.html")}
@@ -293,11 +314,6 @@ def test_a_run_without_new_events_adds_nothing_and_one_with_new_events_adds_exac
     }
     look = pipeline.looks()[0]
     assert (look["records"], look["unaccounted_records"], look["kafka_lag_records"]) == (produced, 0, 0)
-
-
-def _event(event_id: str) -> bytes:
-    at = (datetime.now(UTC) - timedelta(seconds=1)).strftime("%Y-%m-%dT%H:%M:%S.000Z")
-    return f'{{"event_id": "{event_id}", "event_type": "view", "timestamp": "{at}", "value": "5"}}'.encode()
 
 
 def test_the_other_jobs_run_too(pipeline):
@@ -444,14 +460,30 @@ def test_a_wrong_setting_fails_the_task_with_one_sentence(pipeline):
     assert [row["anomaly_type"] for row in alerts] == ["job_failed"]
 
 
-def test_the_job_runs_by_the_rules_of_serverless(spark, connect_run):
-    """In a process of its own, since one process has one kind of session."""
+def test_the_job_runs_on_other_events_and_by_the_rules_of_serverless(spark, connect_run):
+    """As docs/adapt.md says; in a process of its own, since one process has one kind of session."""
     code, out, err = connect_run.result()
     assert code == 0, out + err
-    warehouse = connect_run.home / "warehouse" / "streaming.db"
-    look = spark.read.format("delta").load(str(warehouse / "monitor_logs")).first()
-    assert (look["records"], look["quarantined_events"], look["unaccounted_records"], look["kafka_lag_records"]) == (150, 1, 0, 0)
-    assert spark.read.format("delta").load(str(warehouse / "gold_anomaly_predictions")).count() == 150
+
+    def table(name):
+        return spark.read.format("delta").load(str(connect_run.home / "warehouse" / "streaming.db" / name))
+
+    look = table("monitor_logs").first()
+    assert (look["records"], look["duplicate_events"], look["quarantined_events"]) == (356, 1, 5)
+    assert (look["unaccounted_records"], look["kafka_lag_records"], look["unknown_fields"]) == (0, 0, {"battery_volts": 3})
+    assert sorted(row["reasons"][0] for row in table("quarantined_events").collect()) == [
+        "malformed_json",
+        "missing:site",
+        "no_zone:measured_at",
+        "out_of_range:humidity_percent",
+        "wrong_type:temperature_celsius",
+    ]
+    assert dict(table("silver_events").dtypes)["is_calibrated"] == "boolean"
+    profiled = {row["column_name"] for row in table("profile_metrics").collect()}
+    assert {"temperature_celsius", "humidity_percent", "is_calibrated"} <= profiled
+    gold = {row["reading_id"]: row for row in table("gold_anomaly_predictions").collect()}
+    assert len(gold) == 356
+    assert gold["forest-0201"]["explanation"].startswith("temperature_celsius: 41.5 is ")
 
 
 @pytest.fixture(scope="module")

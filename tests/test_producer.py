@@ -133,6 +133,7 @@ def test_lines_are_sent_as_they_are():
         Record(None, b'{"value": "last line without an end"}', None),
     ]
     assert records.not_json == 2
+    assert [record.key for record in LineRecords([b'{"reading_id": "a", "event_id": "b"}'], "reading_id")] == [b"a"]
 
 
 def test_deeply_nested_lines_do_not_stop_the_others():

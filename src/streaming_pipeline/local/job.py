@@ -13,6 +13,7 @@ from filelock import FileLock, Timeout
 from pyspark.sql import SparkSession
 from rich.console import Console
 
+from streaming_pipeline.contract import load_contract
 from streaming_pipeline.errors import PipelineError, UsageError
 from streaming_pipeline.local.broker import running_broker
 from streaming_pipeline.local.bundle import LOCAL_CATALOG, Bundle, load_bundle
@@ -98,6 +99,8 @@ def run_on_laptop(
     check_job(bundle, job)
     check_parameters(bundle.job(job), job, parameters)
     settings = Settings.from_parameters({"catalog": LOCAL_CATALOG} | {name: text for name, text in parameters.items() if name in SETTINGS})
+    if parameters.get("config_dir"):
+        load_contract(settings.contract_path)
     by_variable = [given["default"] for given in bundle.job(job).get("parameters", []) if given["name"] == "catalog"]
     for catalog in [settings.catalog] if "catalog" in parameters else by_variable:
         if catalog != LOCAL_CATALOG:

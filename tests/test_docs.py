@@ -1,0 +1,98 @@
+"""The pages of docs/ say what the code and the bundle say. (That their queries run is in test_pipeline.py.)"""
+
+import re
+import shlex
+from pathlib import Path
+
+import generate
+import pytest
+from bronze_rows import shipped_contract
+
+from streaming_pipeline.alerts.findings import KINDS
+from streaming_pipeline.cli import _parser
+from streaming_pipeline.contract import load_contract
+from streaming_pipeline.local.bundle import load_bundle
+from streaming_pipeline.queries import query
+from streaming_pipeline.tables import all_tables
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
+
+
+def page(name: str) -> str:
+    return (DOCS / name).read_text(encoding="utf-8")
+
+
+def headings(text: str) -> list[str]:
+    return re.findall(r"^#+ (.+)$", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL), re.MULTILINE)
+
+
+def anchors(text: str) -> set[str]:
+    """The headings as GitHub links to them."""
+    return {re.sub(r"[^\w\- ]", "", heading).lower().replace(" ", "-") for heading in headings(text)}
+
+
+def test_what_follows_from_code_and_configuration_is_as_it_is_made():
+    made = generate.pages()
+    assert {path.name for path in made} == {"architecture.md", "cost.md", "tables.md"}
+    for path, text in made.items():
+        assert path.read_text(encoding="utf-8") == text, f"{path.name} is behind: run `uv run python docs/generate.py`"
+
+
+def test_the_graph_in_the_docs_is_the_jobs():
+    job = load_bundle(ROOT).job("full_streaming_pipeline")
+    drawn = re.findall(r"^ +t_(\w+) (?:-->|-\.->)(?:\|(\w+)\|)? t_(\w+)$", page("architecture.md"), re.MULTILINE)
+    depends = [
+        (before["task_key"], before.get("outcome", ""), task["task_key"]) for task in job["tasks"] for before in task.get("depends_on", [])
+    ]
+    assert sorted(drawn) == sorted(depends) and len(drawn) > 10
+
+
+def test_the_dictionary_has_every_column():
+    text = page("tables.md")
+    for table in all_tables(shipped_contract()):
+        section = text.split(f"\n## {table.name}\n")[1].split("\n## ")[0]
+        assert re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE) == table.column_names
+        assert f"One row per {table.grain}." in section
+
+
+def test_the_architecture_names_every_table_and_every_part_of_the_library():
+    written, library = page("architecture.md").split("## Which task writes which table")[1].split("## Where things are")
+    assert re.findall(r"^\| `(\w+)` \|", written, re.MULTILINE) == [table.name for table in all_tables(shipped_contract())]
+    named = {name for row in re.findall(r"^\| (`\w+`.*?) \|", library, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)}
+    source = ROOT / "src" / "streaming_pipeline"
+    parts = {path.stem for path in source.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()} - {"__init__"}
+    assert named == parts
+
+
+@pytest.mark.parametrize("told", [*KINDS, "DEAD", "Unhealthy", "Unknown"])
+def test_the_runbook_says_for_each_finding_and_state_what_to_look_at(told):
+    text = page("runbook.md")
+    assert told in headings(text) and f"](#{told.lower()})" in text
+    assert "```sql\nSELECT" in text.split(f"\n## {told}\n")[1].split("\n## ")[0]
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_a_link_leads_somewhere(path):
+    text = path.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\((?!https?:)([^)\s]+)\)", text):
+        file, _, anchor = target.partition("#")
+        other = (path.parent / file) if file else path
+        assert other.exists(), target
+        assert not anchor or anchor in anchors(other.read_text(encoding="utf-8")), target
+
+
+def test_the_pages_show_shared_queries_as_they_are():
+    for name in ("run_cost", "billed_cost"):
+        assert f"{query(name)}\n```" in page("cost.md")
+    for name in ("alerts", "drift", "monitor_logs", "spikes_and_silences", "strange_events"):
+        assert f"```sql\n{query(name)}\n```" in page("runbook.md")
+
+
+def test_the_commands_of_the_second_example_are_commands():
+    lines = re.findall(r"^uv run streaming-pipeline (.+)$", page("adapt.md"), re.MULTILINE)
+    assert len(lines) >= 5
+    for line in lines:
+        _parser().parse_args(shlex.split(line))
+    assert load_contract(ROOT / "examples" / "sensors" / "event_contract.yml").id_field == "reading_id"
