@@ -540,6 +540,8 @@ def test_the_report_tells_what_the_tables_hold(report, pipeline, browser):
     assert alerts
     for alert in alerts:
         assert any(alert["message"] in text and f"{alert['severity']} · {alert['anomaly_type']}" in text for text in told)
+    for alert in page.locator(".wrong > li").all():
+        assert alert.locator("details li").count(), "what the runbook says to do"
     pipeline.spark.sql(f"USE `{pipeline.schema}`")
     assert rows_of("The twenty strangest events")[0].startswith(pipeline.spark.sql(query("top_anomalies")).first()["event_id"])
     assert any(f"\t{pipeline.after_first_run['silver_events']:,}\t" in row for row in rows_of("Jobs and stages of the silver write"))
