@@ -111,18 +111,24 @@ class PeakMemory:
 
     def _watch(self) -> None:
         while not self._ended.wait(0.25):
-            held: dict[str, int] = {}
-            for pid in _with_descendants(os.getpid()) - self._leave_out():
-                try:
-                    if _shares_memory(pid):
-                        continue
-                    kind = Path(f"/proc/{pid}/comm").read_text().strip()
-                    pss = re.search(r"^Pss:\s+(\d+) kB", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE)
-                except OSError:
-                    continue  # it has just ended
-                held[kind] = held.get(kind, 0) + (int(pss[1]) * 1024 if pss else 0)
+            held = memory_by_kind(with_descendants(os.getpid()) - self._leave_out())
             if sum(held.values()) > self.bytes:
                 self.bytes, self.by_kind = sum(held.values()), held
+
+
+def memory_by_kind(pids: set[int]) -> dict[str, int]:
+    """What these processes hold (proportional set size, bytes), by the program's name."""
+    held: dict[str, int] = {}
+    for pid in pids:
+        try:
+            if _shares_memory(pid):
+                continue
+            kind = Path(f"/proc/{pid}/comm").read_text().strip()
+            pss = re.search(r"^Pss:\s+(\d+) kB", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE)
+        except OSError:
+            continue  # it has just ended
+        held[kind] = held.get(kind, 0) + (int(pss[1]) * 1024 if pss else 0)
+    return held
 
 
 def _shares_memory(pid: int) -> bool:
@@ -132,7 +138,8 @@ def _shares_memory(pid: int) -> bool:
     return program == parents and Path(program).name == "java"
 
 
-def _with_descendants(pid: int) -> set[int]:
+def with_descendants(pid: int) -> set[int]:
+    """A process, its children, theirs, and so on, by their ids."""
     parents = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():

@@ -19,6 +19,8 @@ ROOT = Path(__file__).parents[1]
         (["run", "--param", "colour"], "--param colour"),
         (["run", "--param", "config_dir=tests"], f"{ROOT}/tests/event_contract.yml: the event contract cannot be read"),
         (["run", "--target", "nowhere"], "nowhere"),
+        (["run", "--target", "nowhere", "--continuous"], "nowhere"),
+        (["run", "train_anomaly_detector", "--continuous"], "--continuous runs full_streaming_pipeline: leave out train_anomaly_detector"),
         (["run", "--var", "no_such_variable=1"], "no_such_variable"),
         (["sql", "SELECT 1"], "no tables yet"),
         (["produce", "--file", "no-such-file.jsonl"], "no-such-file.jsonl"),

@@ -12,6 +12,7 @@ from streaming_pipeline import tables
 from streaming_pipeline.bronze import stream_kafka_to_bronze
 from streaming_pipeline.contract import load_contract
 from streaming_pipeline.monitoring import conservation
+from streaming_pipeline.monitoring import state as states
 from streaming_pipeline.monitoring.freshness import freshness, health
 from streaming_pipeline.monitoring.monitor import monitor_silver_events
 from streaming_pipeline.silver import cleanse_bronze_to_silver
@@ -68,6 +69,8 @@ def test_a_row_of_monitor_logs_tells_what_is_new_and_the_next_goes_on_from_there
     assert (quiet.records, quiet.duplicate_events, quiet.lateness_p50_seconds) == (0, 0, None)
     assert (quiet.read_until, quiet.verified_until) == (first.read_until, first.verified_until)
     assert quiet.latest_event_time == first.latest_event_time
+    # It had nothing to remember; the next one goes on with what the look before it did.
+    assert {row["look"] for row in states.finished(spark, filled, quiet.look + 1, [])} == {first.look}
 
     append(spark, filled, "bronze_events", [60, 61])
     append(spark, filled, "duplicate_events", [60])

@@ -4,10 +4,13 @@ import io
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 import uuid
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -26,8 +29,10 @@ from streaming_pipeline import synthetic
 from streaming_pipeline.errors import PipelineError, UsageError
 from streaming_pipeline.gold import Scored, score_silver_to_gold
 from streaming_pipeline.kafka import topic_offsets
+from streaming_pipeline.local import continuous
 from streaming_pipeline.local.bundle import load_bundle
 from streaming_pipeline.local.certificates import Certificates
+from streaming_pipeline.local.continuous import Figures, run_continuously
 from streaming_pipeline.local.job import MAIN_JOB, prepare_mlflow
 from streaming_pipeline.local.judge import judge
 from streaming_pipeline.local.report import write_report
@@ -84,7 +89,7 @@ class Pipeline:
             bundle,
             job,
             parameters={**{name: value for name, value in self.parameters.items() if name in declared}, **parameters},
-            spark_for_task=self.spark.newSession,
+            spark_for_task=lambda _: self.spark.newSession(),
             secrets=self.secrets,
             run_dir=self.folder / "runs" / run_id,
             run_id=run_id,
@@ -392,6 +397,37 @@ def test_a_run_without_new_events_adds_nothing_and_one_with_new_events_adds_exac
     }
     look = pipeline.looks()[0]
     assert (look["records"], look["unaccounted_records"], look["kafka_lag_records"]) == (produced, 0, 0)
+
+
+def test_it_runs_continuously(pipeline, monkeypatch):
+    """Records come for each of two runs; behind the second one Ctrl-C is pressed."""
+    before, began, ask, seen = pipeline.counts(), time.time(), continuous.latencies, []
+
+    def ask_and_go_on(*arguments):
+        seen.append(ask(*arguments))
+        if len(seen) == 1:
+            produce(pipeline.kafka, LineRecords(_event(f"second{n}") for n in range(200)))
+        else:
+            os.kill(os.getpid(), signal.SIGINT)
+        return seen[-1]
+
+    monkeypatch.setattr(continuous, "latencies", ask_and_go_on)
+    produce(pipeline.kafka, LineRecords(_event(f"first{n}") for n in range(300)))
+    pipeline.console.file.truncate(0)
+    run_continuously(pipeline.home, parameters=pipeline.parameters, secrets=pipeline.secrets, console=pipeline.console)
+    *runs, last = pipeline.console.file.getvalue().strip("\0").splitlines()
+    assert [re.search(r"SUCCESS .* ([\d,]+) records, .* waiting (\d+)", line).groups() for line in runs] == [("300", "200"), ("200", "0")]
+    assert last.startswith("Stopped after 2 runs, 0 of them failed") and ": 500 records, " in last
+    assert [took.total() for took in seen] == [300, 200]
+    assert 0 < Figures(500, seen[0] + seen[1]).latency_seconds(1) < time.time() - began
+    assert {name: count - before[name] for name, count in pipeline.counts().items() if count != before[name]} == dict.fromkeys(
+        ("bronze_events", "silver_events", "gold_anomaly_predictions"), 500
+    )
+
+
+def _event(event_id: str) -> bytes:
+    at = (datetime.now(UTC) - timedelta(seconds=1)).strftime("%Y-%m-%dT%H:%M:%S.000Z")
+    return f'{{"event_id": "{event_id}", "event_type": "view", "timestamp": "{at}", "value": "5"}}'.encode()
 
 
 def test_the_other_jobs_run_too(pipeline):

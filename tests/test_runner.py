@@ -35,7 +35,7 @@ class Bench:
     def job(self, *tasks: dict, key: str = "main", **settings) -> None:
         self.jobs[key] = {"name": f"The {key} job", "tasks": list(tasks), **settings}
 
-    def run(self, key: str = "main", *, secrets=None, terminal: bool = False, spark_for_task=lambda: STUB_SPARK, **parameters) -> JobRun:
+    def run(self, key: str = "main", *, secrets=None, terminal: bool = False, spark_for_task=lambda _: STUB_SPARK, **parameters) -> JobRun:
         console = Console(file=self.printed, width=120, force_terminal=terminal)
         return run_job(
             Bundle(self.folder, "dev", {"resources": {"jobs": self.jobs}}),
@@ -100,7 +100,7 @@ def test_every_notebook_gets_a_session_of_its_own_and_its_streams_end_with_it(be
 
     sessions, stopped = [], []
 
-    def new_session():
+    def new_session(_):
         session = Session(number=len(sessions))
         session.streams = SimpleNamespace(active=[SimpleNamespace(stop=session.stop_stream)])
         sessions.append(session)
@@ -316,7 +316,7 @@ frame.writeStream.format("noop").option("checkpointLocation", os.path.abspath("c
 )
 def test_an_attempt_that_failed_is_told_with_its_cause_in_a_short_line(bench, spark, code, cause):
     bench.job({**bench.notebook("a", code), "max_retries": 1, "min_retry_interval_millis": 1})
-    bench.run(spark_for_task=spark.newSession)
+    bench.run(spark_for_task=lambda _: spark.newSession())
     said = bench.printed.getvalue().replace("\n", " ").partition("trying again: ")[2]
     assert said.startswith(cause)
 
@@ -329,7 +329,7 @@ def test_a_users_mistake_is_not_tried_again(bench):
 
 
 def test_a_spark_that_does_not_start_fails_the_task(bench):
-    def no_session():
+    def no_session(_):
         raise RuntimeError("no Java")
 
     bench.job(bench.notebook("a"))
@@ -382,7 +382,7 @@ SPARK_FOR_HOURS = "spark.range(10**13).selectExpr('sum(id % 7)').collect()"
 
 def test_spark_is_interrupted_by_a_time_limit_and_serves_the_next_task(bench, spark):
     bench.job({**bench.notebook("a", SPARK_FOR_HOURS), "timeout_seconds": 1}, bench.notebook("b", LOG + "log(spark.range(5).count())"))
-    run = bench.run(spark_for_task=spark.newSession)
+    run = bench.run(spark_for_task=lambda _: spark.newSession())
     assert states(run) == {"a": "TIMEDOUT", "b": "SUCCESS"}
     assert bench.log() == ["5"]
 
@@ -392,7 +392,7 @@ def test_spark_is_interrupted_by_ctrl_c(bench, spark):
     bench.job({**bench.notebook("a", press + SPARK_FOR_HOURS), "max_retries": 3})
     handler = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
-        bench.run(spark_for_task=spark.newSession)
+        bench.run(spark_for_task=lambda _: spark.newSession())
     assert signal.getsignal(signal.SIGINT) == handler
     assert "CANCELED" in (bench.run_dir / "index.html").read_text()
     assert "py4j" not in (bench.run_dir / "a.html").read_text()

@@ -182,7 +182,7 @@ def test_a_notebook_that_shows_all_it_has_and_fails_shows_no_secret(broker, home
         Bundle(tmp_path, "dev", {"resources": {"jobs": {"main": job}}}),
         "main",
         parameters={},
-        spark_for_task=spark.newSession,
+        spark_for_task=lambda _: spark.newSession(),
         secrets=own,
         run_dir=run_dir,
         run_id="1",

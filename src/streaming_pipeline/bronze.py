@@ -74,6 +74,13 @@ def held_until(spark: SparkSession, settings: Settings, topic_id: str) -> dict[i
     return {row["partition"]: row["last"] + 1 for row in held.groupBy("partition").agg(F.max("offset").alias("last")).collect()}
 
 
+def waiting_offsets(settings: Settings) -> int:
+    """How many offsets of the topic lie behind what the stream has read, or planned to. Kafka and the checkpoint are asked, not Spark."""
+    topic = kafka.topic_offsets(settings.kafka)
+    read = read_until(bronze_checkpoint(settings, topic.info)) or {}
+    return sum(max(0, end - max(read.get(partition, 0), topic.beginnings[partition])) for partition, end in topic.ends.items())
+
+
 def starting_offsets(topic: kafka.TopicOffsets, next_offsets: Mapping[int, int]) -> str:
     """Spark's `startingOffsets`: for each partition the next offset, or the first that Kafka holds where that is later (an earlier one
     would stop the stream); -2, Kafka's earliest, where none is known."""

@@ -75,7 +75,19 @@ def _demo(options: argparse.Namespace, console: Console) -> int:
 
 
 def _run(options: argparse.Namespace, console: Console) -> int:
-    return _run_job(options, console, options.job, _pairs("--param", options.param), _pairs("--var", options.var))
+    parameters, variables = _pairs("--param", options.param), _pairs("--var", options.var)
+    if not options.continuous:
+        return _run_job(options, console, options.job, parameters, variables)
+    from streaming_pipeline.local.continuous import run_continuously
+    from streaming_pipeline.local.job import MAIN_JOB
+
+    if options.job != MAIN_JOB:
+        raise UsageError(f"--continuous runs {MAIN_JOB}: leave out {options.job}, which is to be run when there is need.")
+    choices = {"target": options.target, "connect": options.connect}
+    spark = run_continuously(options.home, parameters=parameters, variables=variables, console=console, **choices)
+    with suppress(Exception):
+        spark.stop()
+    return 0
 
 
 def _run_job(
@@ -357,12 +369,19 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--count", type=int, default=300_000, help="events to make (default: 300000)")
     demo.add_argument("--seed", type=int, default=7, help="the same seed makes the same choices; the days end now (default: 7)")
 
-    run = command("run", _run, "One run of a job of the bundle, on this machine.")
+    run = command("run", _run, "One run of a job of the bundle, on this machine, or the main job again and again.")
     run.add_argument("job", nargs="?", default="full_streaming_pipeline", help="default: full_streaming_pipeline")
     run.add_argument("--param", action="append", default=[], metavar="NAME=VALUE", help="set a job parameter (may be repeated)")
     run.add_argument("--var", action="append", default=[], metavar="NAME=VALUE", help="set a bundle variable (may be repeated)")
     run.add_argument("--target", default="dev", help="target of the bundle (default: dev)")
     run.add_argument("--connect", action="store_true", help="on a local Spark Connect server, by the rules of serverless")
+    run.add_argument(
+        "--continuous",
+        action="store_true",
+        help="the main job again and again in one warm session, with a line for each run: records, latency from Kafka to gold, and records "
+        "that wait on the topic; without new records once a minute. Ctrl-C lets the run in progress end, a second one stops at once. A "
+        "run that fails is followed by the next, after 1 s to a minute; only if the first one fails, that is the end",
+    )
 
     quarantine = command(
         "quarantine", _quarantine, "Rejected records: what there is, and through the rules again after a fix of the contract."

@@ -12,6 +12,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from streaming_pipeline import tables
+from streaming_pipeline.at_once import at_once
 from streaming_pipeline.contract import Contract, load_contract
 from streaming_pipeline.coordinates import KEY, covering, leave_out_any
 from streaming_pipeline.model import inputs
@@ -90,7 +91,7 @@ def score_silver_to_gold(spark: SparkSession, settings: Settings) -> Scored:
     keys = keys_of(spark, settings.table("silver_events"))
     run_available_now(keys.writeStream.foreachBatch(write), "gold", checkpoint)
     steps = collect_steps(settings.run_dir, ("gold_write",))
-    rows, scored = (tables.row_count(spark, settings, name) for name in ("silver_events", "gold_anomaly_predictions"))
+    rows, scored = at_once(*(partial(tables.row_count, spark, settings, name) for name in ("silver_events", "gold_anomaly_predictions")))
     notes = [READ_AGAIN] if read_again else []
     if rows != scored:
         notes.append(f"silver has {rows:,} events, gold {scored:,}: rows were deleted or changed in one of them")

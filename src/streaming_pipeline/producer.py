@@ -73,7 +73,9 @@ def produce(
                 last_progress = now
             # Before the next record is asked for: a live stream stamps it at that moment.
             while rate is not None and (wait := start + report.sent / rate - time.monotonic()) > 0:
-                producer.poll(wait)
+                # The client's own wait knows whole milliseconds alone, and at a thousand records a second would not wait at all.
+                time.sleep(min(wait, _PROGRESS_EVERY_SECONDS))
+                producer.poll(0)
     finally:
         # Also when the records' source fails or the user interrupts: what was handed over is on its way.
         producer.flush()

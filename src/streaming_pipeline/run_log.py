@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from pyspark.sql import SparkSession
 
 from streaming_pipeline import tables
+from streaming_pipeline.at_once import at_once
 from streaming_pipeline.errors import PipelineError, UsageError, storage_fault
 from streaming_pipeline.prices import load_prices
 from streaming_pipeline.settings import Settings
@@ -81,8 +82,11 @@ def run_task(name: str, stage: Callable[[SparkSession, Settings], Result], spark
         raise
     records = getattr(result, "records", result)
     task = Step(started_at, name, time.perf_counter() - began, records if isinstance(records, int) else None)
-    _write_benchmark_log(spark, settings, [*getattr(result, "steps", ()), task])
-    _write_cluster_log(spark, settings, name, started_at, ": ".join(filter(None, ("SUCCESS", getattr(result, "note", "")))))
+    notes = ": ".join(filter(None, ("SUCCESS", getattr(result, "note", ""))))
+    at_once(
+        lambda: _write_benchmark_log(spark, settings, [*getattr(result, "steps", ()), task]),
+        lambda: _write_cluster_log(spark, settings, name, started_at, notes),
+    )
     return result
 
 

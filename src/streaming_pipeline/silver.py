@@ -16,13 +16,15 @@ from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import partial, reduce
 from pathlib import Path
+from typing import Any
 
 from pyspark.sql import Column, DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 
 from streaming_pipeline import tables
-from streaming_pipeline.contract import Contract, load_contract, parse_contract
-from streaming_pipeline.coordinates import KEY, covering, leave_out, leave_out_any
+from streaming_pipeline.at_once import at_once
+from streaming_pipeline.contract import Contract, Field, load_contract, parse_contract
+from streaming_pipeline.coordinates import KEY, covering, leave_out
 from streaming_pipeline.rules import as_type, check_patterns, judge
 from streaming_pipeline.run_log import Step, collect_steps, timed_step
 from streaming_pipeline.settings import Settings
@@ -48,28 +50,44 @@ class SilverCounts:
 
 @dataclass(frozen=True)
 class Extent:
-    """What a batch holds: numbers of rows, and the dates of its valid events."""
+    """What a batch holds: numbers of rows, and of its valid events the dates, and the least and the greatest id."""
 
     valid: int
     rejected: int
     to_judge: int
     """Rows that bronze judged by another contract, or not at all (a valid row has a date)."""
     dates: tuple[date, ...]
+    ids: tuple[Any, Any]
 
-    def near_dates(self, days: int) -> Column:
-        """Rows of silver whose date is at most `days` from a date of the batch."""
+    def near(self, days: int, id_field: Field) -> Column:
+        """The rows of silver that a valid event of the batch may repeat: at most `days` from a date of the batch, and between its ids.
+
+        Where ids grow with time, Delta opens by these the files of the last moments alone, and not those of all the day.
+        """
         around = {day.toordinal() + shift for day in self.dates for shift in range(-days, days + 1)}
         near = [date.fromordinal(day) for day in sorted(around) if 1 <= day <= date.max.toordinal()]
         # As texts, since PySpark hands on a date of the first thousand years without its zeros.
-        return F.col("event_date").isin([F.lit(day.isoformat()).cast("date") for day in near])
+        is_near = F.col("event_date").isin([F.lit(day.isoformat()).cast("date") for day in near])
+        if id_field.logical_type not in ("string", "integer"):
+            return is_near
+        return is_near & F.col(f"`{id_field.name}`").between(*map(F.lit, self.ids))
+
+
+def _id_field(contract: Contract) -> Field:
+    return next(field for field in contract.fields if field.name == contract.id_field)
 
 
 def extent(bronze: DataFrame, contract: Contract) -> Extent:
     """Look once at the rows of a batch."""
-    rows = (
-        bronze.groupBy("event_date", F.isnull("reasons").alias("is_valid"), "contract_fingerprint")
-        .agg(F.count(F.lit(1)).alias("rows"))
-        .collect()
+    event_id = as_type(_id_field(contract))
+    rows, ids = at_once(
+        lambda: (
+            bronze.groupBy("event_date", F.isnull("reasons").alias("is_valid"), "contract_fingerprint")
+            .agg(F.count(F.lit(1)).alias("rows"))
+            .collect()
+        ),
+        # By itself, since Spark would sort the rows of all groups to find the least of texts in each.
+        lambda: bronze.where("reasons IS NULL").agg(F.min(event_id), F.max(event_id)).first(),
     )
     return Extent(
         valid=sum(row["rows"] for row in rows if row["is_valid"]),
@@ -80,6 +98,7 @@ def extent(bronze: DataFrame, contract: Contract) -> Extent:
             if row["contract_fingerprint"] != contract.fingerprint or (row["is_valid"] and row["event_date"] is None)
         ),
         dates=tuple(sorted({row["event_date"] for row in rows if row["event_date"]})),
+        ids=tuple(ids),
     )
 
 
@@ -117,7 +136,7 @@ def repetitions(valid: DataFrame, silver: DataFrame, contract: Contract, window_
     """
     columns = ["event_date", *_ORDER]
     # Typed in both, since "007" and 7 are one whole number.
-    id_field = next(field for field in contract.fields if field.name == contract.id_field)
+    id_field = _id_field(contract)
     arriving = valid.select(as_type(id_field).cast("string").alias("event_id"), *columns, F.lit(1).alias("arriving"))
     held = silver.select(F.col(f"`{id_field.name}`").cast("string").alias("event_id"), *columns, F.lit(0).alias("arriving"))
     every = arriving.unionByName(held).withColumn("id_hash", F.xxhash64("event_id"))
@@ -167,7 +186,7 @@ def write_batch(keys: DataFrame, batch_id: int, settings: Settings, contract: Co
         if within is None:
             return
         bronze = table("bronze_events").where(within)
-        batch = extent(bronze, contract)
+        batch, is_first_time = at_once(lambda: extent(bronze, contract), lambda: placed(spark, settings, within).isEmpty())
         if batch.to_judge:
             bronze = judged_again(bronze, contract)
             batch = extent(bronze, contract)
@@ -175,7 +194,8 @@ def write_batch(keys: DataFrame, batch_id: int, settings: Settings, contract: Co
     # The contract has now been through all rows: one that Spark cannot work with must not be what later attempts are held to.
     pin_contract(checkpoint, batch_id, contract.text)
 
-    bronze = leave_out_any(bronze, placed(spark, settings, within))
+    if not is_first_time:
+        bronze = leave_out(bronze, placed(spark, settings, within))
     if batch.rejected:
         with timed_step(settings.run_dir, "quarantine_write") as step:
             step.records = tables.append(settings, "quarantined_events", rejected(bronze))
@@ -191,7 +211,7 @@ def placed(spark: SparkSession, settings: Settings, within: Column, names: Seque
 
 def repeated(spark: SparkSession, settings: Settings, contract: Contract, valid: DataFrame, batch: Extent) -> DataFrame:
     """`repetitions` of the valid rows, whose extent is known, against the dates of silver around theirs."""
-    near = spark.table(settings.table("silver_events")).where(batch.near_dates(settings.dedupe_window_days))
+    near = spark.table(settings.table("silver_events")).where(batch.near(settings.dedupe_window_days, _id_field(contract)))
     return repetitions(valid, near, contract, settings.dedupe_window_days)
 
 

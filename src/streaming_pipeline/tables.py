@@ -104,7 +104,7 @@ def silver_events(contract: Contract) -> Table:
             ("processed_at", "TIMESTAMP", "when silver wrote it"),
         ),
         partition_by="event_date",
-        statistics_on=(contract.event_time_field, "topic_id", "partition", "offset", "processed_at"),
+        statistics_on=(contract.event_time_field, contract.id_field, "topic_id", "partition", "offset", "processed_at"),
     )
 
 
@@ -145,6 +145,7 @@ def gold_anomaly_predictions(contract: Contract) -> Table:
             ("explanation", "STRING", "which input drove the score of a flagged event, in words; NULL for others"),
             ("event_date", "DATE", "UTC date of the event"),
             *COORDINATES,
+            ("kafka_timestamp", "TIMESTAMP", "the record's timestamp"),
             ("model_name", "STRING", "the registered model"),
             ("model_version", "STRING", "the version that scored the event"),
             ("scored_at", "TIMESTAMP", "when gold wrote it"),
@@ -461,7 +462,8 @@ def _create_if_missing(spark: SparkSession, full_name: str, table: Table) -> str
 def append_rows(spark: SparkSession, settings: Settings, table: Table, rows: list[dict[str, Any]]) -> None:
     """Append a few rows (dicts of column → value; a column left out is NULL) to a log table, creating it if need be."""
     create_missing(spark, settings, [table])
-    few_rows(spark, table, rows).write.format("delta").mode("append").saveAsTable(settings.table(table.name))
+    # Into one file: of two rows Spark would make two.
+    few_rows(spark, table, rows).coalesce(1).write.format("delta").mode("append").saveAsTable(settings.table(table.name))
 
 
 def few_rows(spark: SparkSession, table: Table, rows: list[dict[str, Any]]) -> DataFrame:

@@ -3,11 +3,12 @@
 import logging
 import os
 import secrets as random
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 from pyspark.sql import SparkSession
@@ -74,7 +75,41 @@ def only_run(home: Path) -> Iterator[None]:
         lock.release()
 
 
-def run_on_laptop(
+@dataclass(frozen=True)
+class Laptop:
+    """A job of the bundle and what it needs on this machine: Kafka's settings, a Spark session, the MLflow store."""
+
+    home: Path
+    bundle: Bundle
+    job: str
+    parameters: Mapping[str, str]
+    secrets: Mapping[str, str]
+    spark: SparkSession
+
+    def run(
+        self, run_id: str, reporter: Reporter, spark_for_task: Callable[[str], SparkSession] | None = None, show_tables: bool = True
+    ) -> JobRun:
+        """Run the job once; returns how it went. Each task has a new session, or what `spark_for_task` gives for its key."""
+        return run_job(
+            self.bundle,
+            self.job,
+            parameters=self.parameters,
+            spark_for_task=spark_for_task or (lambda _: new_session(self.spark)),
+            secrets=self.secrets,
+            run_dir=self.home / "runs" / run_id,
+            run_id=run_id,
+            reporter=reporter,
+            show_tables=show_tables,
+        )
+
+
+def new_run_id() -> str:
+    """Names a run and its folder, in the order of time."""
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{random.token_hex(2)}"
+
+
+@contextmanager
+def laptop(
     home: Path,
     *,
     job: str = MAIN_JOB,
@@ -83,12 +118,13 @@ def run_on_laptop(
     variables: Mapping[str, str] | None = None,
     secrets: Mapping[str, str] | None = None,
     connect: bool = False,
-    console: Console,
-) -> tuple[JobRun, SparkSession]:
-    """Run a job of the bundle around this folder; returns how it went, and the Spark session that ran it.
+    event_log: Path | None = None,
+    confs: Mapping[str, str] | None = None,
+) -> Iterator[Laptop]:
+    """What runs a job of the bundle around this folder. Its broker, if it has one of its own, runs until the block ends; its Spark longer.
 
-    `secrets` takes the place of `.env`, the environment and the local broker. Everything that can be wrong with the bundle, the
-    parameters or `.env` is said before Spark or a broker is started.
+    `secrets` takes the place of `.env`, the environment and the local broker; `event_log` and `confs` are for Spark. Everything that can be
+    wrong with the bundle, the parameters or `.env` is said before Spark or a broker is started.
     """
     root = find_bundle()
     home = home.resolve()
@@ -106,23 +142,18 @@ def run_on_laptop(
         if catalog != LOCAL_CATALOG:
             raise UsageError(f"Parameter 'catalog' is {catalog!r}: a laptop has {LOCAL_CATALOG} alone, so leave it out (--param, --var).")
     found = read_secrets(root / ".env") if secrets is None else secrets
-    run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{random.token_hex(2)}"
-    run_dir = home / "runs" / run_id
     asks_kafka = any(parameter["name"] == "secret_scope" for parameter in bundle.job(job).get("parameters", []))
     with only_run(home), kafka_secrets(home, found) if secrets is None and asks_kafka else nullcontext(found) as known:
-        spark = start_session(home, connect=connect, event_log=run_dir / EVENT_LOG)
+        spark = start_session(home, connect=connect, event_log=event_log, confs=confs)
         prepare_mlflow(home, bundle, parameters)
-        run = run_job(
-            bundle,
-            job,
-            parameters=parameters,
-            spark_for_task=lambda: new_session(spark),
-            secrets=known,
-            run_dir=run_dir,
-            run_id=run_id,
-            reporter=Reporter(console),
-        )
-    return run, spark
+        yield Laptop(home, bundle, job, parameters, known, spark)
+
+
+def run_on_laptop(home: Path, *, console: Console, **options: Any) -> tuple[JobRun, SparkSession]:
+    """Run a job of the bundle around this folder once; returns how it went, and the Spark session that ran it. Options as of `laptop`."""
+    run_id = new_run_id()
+    with laptop(home, event_log=home.resolve() / "runs" / run_id / EVENT_LOG, **options) as ready:
+        return ready.run(run_id, Reporter(console)), ready.spark
 
 
 def prepare_mlflow(home: Path, bundle: Bundle, parameters: Mapping[str, str]) -> None:

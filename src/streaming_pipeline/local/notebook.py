@@ -181,12 +181,13 @@ def _run_target(notebook: Path, cell: Cell) -> Path:
 
 
 def run_notebook(
-    path: Path, *, spark: Any, dbutils: DBUtils, html: Path, redact: Callable[[str], str] = lambda text: text
+    path: Path, *, spark: Any, dbutils: DBUtils, html: Path, redact: Callable[[str], str] = lambda text: text, show_tables: bool = True
 ) -> NotebookResult:
     """Run the notebook `path` and keep what it showed in the file `html`.
 
     A cell that fails ends the notebook and is told in the result. Ctrl-C and other `BaseException`s leave this function as they came,
-    with the page written. `redact` is applied to all that a cell put out. Raises `UsageError` when the notebook cannot be read.
+    with the page written. `redact` is applied to all that a cell put out. Without `show_tables` no Spark query is made to be looked at.
+    Raises `UsageError` when the notebook cannot be read.
     """
     file = notebook_file(path).resolve()
     cells = parse_notebook(file)
@@ -195,7 +196,7 @@ def run_notebook(
     state, exit_value, error = "CANCELED", None, None
     with _shell() as shell, contextlib.chdir(file.parent):
         sys.path.insert(0, str(file.parent))
-        kernel = _Kernel(shell, spark, dbutils, file, redact)
+        kernel = _Kernel(shell, spark, dbutils, file, redact, show_tables)
         try:
             for cell in cells:
                 nodes.append(cell_node(cell))
@@ -226,8 +227,8 @@ def run_notebook(
 class _Kernel:
     """Runs the cells of one notebook, and of those that it `%run`s, in one namespace."""
 
-    def __init__(self, shell: "_Shell", spark: Any, dbutils: DBUtils, file: Path, redact: Callable[[str], str]) -> None:
-        self.shell, self.spark, self.dbutils, self.redact = shell, spark, dbutils, redact
+    def __init__(self, shell: "_Shell", spark: Any, dbutils: DBUtils, file: Path, redact: Callable[[str], str], show_tables: bool) -> None:
+        self.shell, self.spark, self.dbutils, self.redact, self.show_tables = shell, spark, dbutils, redact, show_tables
         self.files = [file]
         shell.user_ns.update(spark=spark, dbutils=dbutils, display=self.display, displayHTML=self.display_html)
 
@@ -279,7 +280,9 @@ class _Kernel:
     def display(self, *values: Any) -> None:
         """The workspace's `display`: tables for data frames, pictures for figures, else the value's own rich form."""
         for value in values:
-            if isinstance(value, DataFrame):
+            if isinstance(value, DataFrame) and not self.show_tables:
+                self._show("Not shown by a run among many: `streaming-pipeline sql` shows what the tables hold now.")
+            elif isinstance(value, DataFrame):
                 self.display_html(spark_table(value))
             elif isinstance(value, pd.DataFrame):
                 self.display_html(pandas_table(value))
@@ -473,6 +476,7 @@ def _shell() -> Iterator[_Shell]:
         matplotlib.interactive(interactive)
         shell.restore_sys_module_state()
         atexit.unregister(shell.atexit_operations)
+        shell.history_manager.outputs.clear()  # one for all shells, which would keep what every cell of this process has shown
         _Shell.clear_instance()
         sys.path[:] = path_before
         for name in ("__IPYTHON__", "display"):

@@ -1,4 +1,7 @@
-"""Shows a run while it goes on: a live table of its tasks on a terminal, a line for each task that ended in a pipe."""
+"""Shows a run while it goes on: a live table of its tasks on a terminal, a line for each task that ended in a pipe.
+
+Briefly, for a run among many: the task at work on a terminal, which vanishes with the run, and nothing in a pipe.
+"""
 
 import contextlib
 from collections.abc import Iterator
@@ -26,19 +29,24 @@ _STYLES = {
 class Reporter:
     """Writes to `console`. When a task's notebook fails, the failing cell's code and the error are shown too."""
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
+    def __init__(self, console: Console, brief: bool = False) -> None:
+        self._console, self._brief = console, brief
         console.file = console.file  # pinned: while a notebook runs, sys.stdout is the notebook's own
 
     @contextlib.contextmanager
     def showing(self, run: JobRun) -> Iterator[None]:
-        """Keep the table of `run` up to date within the block; on a terminal it stays there afterwards."""
+        """Keep the table of `run` (briefly: a line) up to date within the block; on a terminal the table stays there afterwards."""
         if not self._console.is_terminal:
             yield
             return
         # Notebooks' own output goes to their pages, so nothing else needs to pass through the live display.
         with Live(
-            get_renderable=lambda: _table(run), console=self._console, refresh_per_second=4, redirect_stdout=False, redirect_stderr=False
+            get_renderable=lambda: _line(run) if self._brief else _table(run),
+            console=self._console,
+            refresh_per_second=4,
+            transient=self._brief,
+            redirect_stdout=False,
+            redirect_stderr=False,
         ):
             yield
 
@@ -47,7 +55,9 @@ class Reporter:
         self._console.print(Text(text), soft_wrap=True)
 
     def task_ended(self, task: TaskRun, depth: int = 0) -> None:
-        """Tell that `task` has ended: how and how long it took, and, if its notebook failed, where and why."""
+        """Tell that `task` has ended: how and how long it took, and, if its notebook failed, where and why; briefly: nothing."""
+        if self._brief:
+            return
         if not self._console.is_terminal:
             facts = [f"{task.state:<15}", "  " * depth + task.key]
             facts += [f"{task.seconds:.1f} s"] if task.started else []
@@ -59,6 +69,11 @@ class Reporter:
             self._console.print(_failure(task), soft_wrap=True)
         elif task.error and not task.children:
             self.say(f"{task.key}: {task.error}")
+
+
+def _line(run: JobRun) -> Text:
+    at_work = [task.key for task, _ in run.all_tasks() if task.state == "RUNNING"]
+    return Text(f"{run.seconds:5.1f} s  {at_work[-1] if at_work else ''}", style="dim")
 
 
 def _table(run: JobRun) -> Table:

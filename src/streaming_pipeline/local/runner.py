@@ -106,16 +106,19 @@ def run_job(
     job_key: str,
     *,
     parameters: Mapping[str, str],
-    spark_for_task: "Callable[[], SparkSession]",
+    spark_for_task: "Callable[[str], SparkSession]",
     secrets: Mapping[str, str],
     run_dir: Path,
     run_id: str,
     reporter: "Reporter",
+    show_tables: bool = True,
 ) -> JobRun:
     """Run a job and return how it went; `<run_dir>/index.html` and a page for each notebook are written.
 
-    `parameters` override the job's defaults, taken as they are. `spark_for_task` gives a new session, once for each notebook.
-    `secrets` is what the notebooks find in every secret scope; their values stand in no page and no message.
+    `parameters` override the job's defaults, taken as they are. `spark_for_task` gives the session of a task, by its key, each
+    time that its notebook runs: a new one, or one that no other task has.
+    `secrets` is what the notebooks find in every secret scope; their values stand in no page and no message. Without `show_tables`
+    what notebooks would only display of tables is not asked for.
     Raises `UsageError` before anything runs for a job that cannot run here or a parameter that it does not have, and
     `KeyboardInterrupt` after Ctrl-C, with the pages written. A task that fails is no exception: read `JobRun.state`.
     """
@@ -123,7 +126,7 @@ def run_job(
     check_parameters(bundle.job(job_key), job_key, parameters)
     run_dir = run_dir.resolve()
     run_dir.mkdir(parents=True, exist_ok=True)
-    runner = _Runner(bundle, spark_for_task, dict(secrets), run_dir, run_id, reporter)
+    runner = _Runner(bundle, spark_for_task, dict(secrets), run_dir, run_id, reporter, show_tables)
     runner.run = run = runner.new_run(job_key, parameters)
     with reporter.showing(run):
         try:
@@ -137,14 +140,15 @@ class _Runner:
     def __init__(
         self,
         bundle: Bundle,
-        spark_for_task: "Callable[[], SparkSession]",
+        spark_for_task: "Callable[[str], SparkSession]",
         secrets: dict[str, str],
         run_dir: Path,
         run_id: str,
         reporter: "Reporter",
+        show_tables: bool,
     ) -> None:
         self.bundle, self.spark_for_task, self.secrets = bundle, spark_for_task, secrets
-        self.run_dir, self.run_id, self.reporter = run_dir, run_id, reporter
+        self.run_dir, self.run_id, self.reporter, self.show_tables = run_dir, run_id, reporter, show_tables
         self.redact = redactor({key: value for key, value in secrets.items() if key not in PLAIN_KEYS})
         self.run: JobRun | None = None
 
@@ -264,11 +268,12 @@ class _Runner:
             task_values=values.task_values,
             secrets=self.secrets,
         )
-        spark = self.spark_for_task()
+        spark = self.spark_for_task(task.key)
         task.html = self.run_dir / ".".join((*above, task.key, "html"))
         try:
             with _interruptible():
-                result = run_notebook(Path(notebook["notebook_path"]), spark=spark, dbutils=dbutils, html=task.html, redact=self.redact)
+                options = {"html": task.html, "redact": self.redact, "show_tables": self.show_tables}
+                result = run_notebook(Path(notebook["notebook_path"]), spark=spark, dbutils=dbutils, **options)
         except KeyboardInterrupt as interrupt:
             with contextlib.suppress(Exception):
                 _interrupt_spark(spark, interrupt)
@@ -301,6 +306,12 @@ _AROUND_THE_CAUSE = re.compile(
 """What a Python worker, Py4J, a stream and a stage put before the error that ended them; no room would be left for it in a line."""
 
 
+def why(run: JobRun) -> str:
+    """Why a run failed, as one short line: what its first task that failed says."""
+    failed = next((task for task, _ in run.all_tasks() if task.error and not task.children), None)
+    return run.error or (f"{failed.key}: {_cause(failed)}" if failed else run.state)
+
+
 def _cause(task: TaskRun) -> str:
     """Why an attempt failed, as one short line: the first one of the error itself, as query plans and Java's stack follow it."""
     message = (task.cell.message if task.cell else task.error).strip()
@@ -330,7 +341,7 @@ def _interrupt_spark(spark: "SparkSession", interrupt: KeyboardInterrupt) -> Non
 
 @contextlib.contextmanager
 def _interruptible() -> Iterator[None]:
-    """Let Ctrl-C raise `KeyboardInterrupt` and no more within the block.
+    """Let Ctrl-C raise `KeyboardInterrupt` and no more within the block, or do what else whoever runs the job has it do.
 
     PySpark's own handler calls the JVM over the very connection that is waiting, which ends in a `Py4JError`. And py4j logs the
     interrupt with a traceback, by a call that would also set up logging for the whole process.
@@ -340,7 +351,9 @@ def _interruptible() -> Iterator[None]:
         return
     root, quiet = logging.getLogger(), lambda record: record.msg != "KeyboardInterrupt while sending command."
     stand_in = None if root.handlers else logging.lastResort  # what shows warnings as long as nobody has set up logging
-    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    previous = signal.getsignal(signal.SIGINT)
+    if getattr(previous, "__module__", "").startswith("pyspark."):
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     root.addFilter(quiet)
     if stand_in:
         root.addHandler(stand_in)

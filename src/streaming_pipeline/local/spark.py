@@ -9,7 +9,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -31,11 +31,13 @@ appender.file.layout.pattern = %d{{ISO8601}} %p %c{{1}}: %m%n%ex
 """
 
 
-def start_session(home: Path, *, connect: bool = False, event_log: Path | None = None, memory: str = "2g") -> SparkSession:
+def start_session(
+    home: Path, *, connect: bool = False, event_log: Path | None = None, memory: str = "2g", confs: Mapping[str, str] | None = None
+) -> SparkSession:
     """One Spark for this process, on all cores, whose tables live under `home/warehouse`.
 
     `connect` starts a local Spark Connect server and returns its client: the rules of serverless. `event_log` is a folder for
-    Spark's own event log. Raises `PipelineError` if Java or jars cannot be had.
+    Spark's own event log; `confs` are added to what a laptop sets. Raises `PipelineError` if Java or jars cannot be had.
     """
     home = home.resolve()
     os.environ["JAVA_HOME"] = str(java_home())
@@ -50,7 +52,7 @@ def start_session(home: Path, *, connect: bool = False, event_log: Path | None =
     log4j = home / "logs" / "log4j2.properties"
     log4j.write_text(_LOG4J.format(log=_escaped(str(log))), encoding="ascii")
     cores = os.cpu_count() or 1
-    confs = {
+    ours = {
         "spark.jars": ",".join(str(jar) for jar in spark_jars()),
         "spark.driver.memory": memory,
         "spark.driver.host": "127.0.0.1",
@@ -82,18 +84,18 @@ def start_session(home: Path, *, connect: bool = False, event_log: Path | None =
     }
     if event_log:
         event_log.mkdir(parents=True, exist_ok=True)
-        confs |= {"spark.eventLog.enabled": "true", "spark.eventLog.dir": event_log.as_uri(), "spark.eventLog.rolling.enabled": "false"}
+        ours |= {"spark.eventLog.enabled": "true", "spark.eventLog.dir": event_log.as_uri(), "spark.eventLog.rolling.enabled": "false"}
     if connect:
         from pyspark.sql.connect.client.core import DefaultChannelBuilder
 
         # PySpark's client of its own local server knows Spark's default port alone, which another run may have.
         port = _free_port()
-        confs["spark.connect.grpc.binding.port"] = str(port)
+        ours["spark.connect.grpc.binding.port"] = str(port)
         DefaultChannelBuilder.default_port = staticmethod(lambda: port)
         builder = SparkSession.builder.remote(f"local[{cores}]")
     else:
         builder = SparkSession.builder.master(f"local[{cores}]").appName("streaming-pipeline")
-    for key, value in confs.items():
+    for key, value in {**ours, **(confs or {})}.items():
         builder = builder.config(key, value)
     try:
         with _interrupt_afterwards(), _stderr_to(home / "logs" / "spark.stderr"):

@@ -41,12 +41,16 @@ def finished(spark: SparkSession, settings: Settings, look: int, tables_of_look:
     """The newest state of a look before this one. What a look of this number wrote that did not come to its end is taken away: it
     wrote its state first."""
     held = spark.table(settings.table("monitor_state"))
-    looks = sorted(row["look"] for row in held.select("look").distinct().collect())
-    if looks and looks[-1] >= look:
+    # By their numbers, so that Delta opens the files of these looks and not of all that there ever were.
+    newest = held.where(F.col("look") >= look - 1).collect()
+    if any(row["look"] >= look for row in newest):
         for table in tables_of_look:
             spark.sql(f"DELETE FROM {settings.table(table.name)} WHERE look >= {look}")
-    before = [number for number in looks if number < look]
-    return held.where(F.col("look") == before[-1]).collect() if before else []
+    if before := [row for row in newest if row["look"] < look]:
+        return before
+    # A look that had nothing to look at has written none.
+    last = held.where(F.col("look") < look).agg(F.max("look")).first()[0]
+    return held.where(F.col("look") == last).collect() if last is not None else []
 
 
 def rows(state: State, look: int, now: datetime) -> list[dict[str, Any]]:

@@ -1,0 +1,139 @@
+"""How long do events take from Kafka to gold while the main job runs again and again, and does the backlog grow?
+
+`run --continuous` as a user starts it, and beside it `produce` at a steady rate, each a process of its own on this machine. The figures
+come from the tables and the topic, not from what the command prints of itself.
+"""
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from bench import ROOT, fresh_home, memory_by_kind, table, with_descendants, write_section
+
+from streaming_pipeline import synthetic
+from streaming_pipeline.local.broker import running_broker
+from streaming_pipeline.local.spark import start_session
+from streaming_pipeline.producer import produce
+
+RATE, SECONDS, FIRST_EVENTS = 1_000, 300, 20_000
+
+
+class Command:
+    """The command line in a process of its own, in the project's folder; `lines` is what it has printed so far."""
+
+    def __init__(self, *arguments: str, home: Path) -> None:
+        line = [sys.executable, "-m", "streaming_pipeline.cli", *arguments, "--home", str(home)]
+        # Whatever Kafka `.env` names: the local broker.
+        kafka = {key: value for key, value in os.environ.items() if not key.startswith("KAFKA_")}
+        self.process = subprocess.Popen(line, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=kafka)
+        self.lines: list[str] = []
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        for line in self.process.stdout:
+            print(line, end="", flush=True)
+            self.lines.append(line)
+
+    def wait_for_runs(self, count: int) -> None:
+        """Until that many more runs have ended."""
+        until = len(self.lines) + count
+        while len(self.lines) < until:
+            if self.process.poll() is not None:
+                raise SystemExit(f"It ended with {self.process.returncode}.")
+            time.sleep(0.2)
+
+    def end(self) -> None:
+        """Wait for its end, which must be a good one."""
+        code = self.process.wait()
+        self._reader.join()
+        if code:
+            raise SystemExit(f"It ended with {code}.")
+
+    def memory(self) -> dict[str, int]:
+        """What its processes hold now, by the program's name."""
+        return memory_by_kind(with_descendants(self.process.pid))
+
+
+def way_to_gold(home: Path, began: datetime) -> tuple[pd.DataFrame, pd.DataFrame, int, int]:
+    """Of the events since then `minute` and `seconds` from Kafka to gold's commit; of the looks since then `minute` and `waiting`; then
+    the rows of gold, and how many different records these are."""
+    spark = start_session(home)
+    spark.sql("USE streaming")
+    gold = spark.sql("SELECT topic_id, partition, offset, kafka_timestamp, scored_at FROM gold_anomaly_predictions").toPandas()
+    writes = spark.sql("DESCRIBE HISTORY gold_anomaly_predictions").where("operation = 'WRITE'").toPandas()["timestamp"].sort_values()
+    looks = spark.sql("SELECT run_time, kafka_lag_records AS waiting FROM monitor_logs ORDER BY run_time").toPandas()
+    spark.stop()
+    begin = pd.Timestamp(began).tz_convert(None)
+    events = gold[gold["kafka_timestamp"] >= begin]
+    committed = writes.to_numpy()[np.searchsorted(writes, events["scored_at"])]
+    minute = lambda at: (at - begin) // pd.Timedelta(minutes=1)  # noqa: E731
+    seconds = (committed - events["kafka_timestamp"]).dt.total_seconds()
+    looks = looks[looks["run_time"] >= begin]
+    took = pd.DataFrame({"minute": minute(events["kafka_timestamp"]), "seconds": seconds})
+    waiting = pd.DataFrame({"minute": minute(looks["run_time"]), "waiting": looks["waiting"]})
+    return took, waiting, len(gold), len(gold.drop_duplicates(["topic_id", "partition", "offset"]))
+
+
+def main() -> None:
+    """Run both, and write the section of RESULTS.md."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rate", type=int, default=RATE)
+    parser.add_argument("--seconds", type=int, default=SECONDS)
+    options = parser.parse_args()
+    home = fresh_home("continuous")
+    with running_broker(home) as broker:
+        broker.create_topic("stream-input")
+        # What the first run trains its model from.
+        produce(broker.kafka_settings("SSL"), synthetic.generate(FIRST_EVENTS, faults=[]))
+        job = Command("run", "--continuous", home=home)
+        job.wait_for_runs(1)
+        began, before = datetime.now(UTC), job.memory()
+        producer = Command("produce", "--rate", str(options.rate), "--duration", str(options.seconds), home=home)
+        producer.end()
+        ended, after = datetime.now(UTC), job.memory()
+        job.wait_for_runs(2)  # the first of these may have begun before the last event
+        job.process.send_signal(signal.SIGINT)
+        job.end()
+        produced = FIRST_EVENTS + int(producer.lines[-1].split()[0].replace(",", ""))
+    took, waiting, rows, records = way_to_gold(home, began)
+    if not produced == rows == records:
+        raise SystemExit(f"{produced:,} events were produced, gold has {rows:,} rows of {records:,} records.")
+    minutes = range(options.seconds // 60)
+    at = {n: (took[took["minute"] == n]["seconds"], waiting[waiting["minute"] == n]["waiting"]) for n in minutes}
+    later = took[took["minute"] > 0]["seconds"]
+    backlog = {n: looked.mean() for n, (_, looked) in at.items()}
+    quantiles = lambda seconds: [f"{share:.1f}" for share in seconds.quantile([0.5, 0.95])]  # noqa: E731
+    held = lambda memory: f"{sum(memory.values()) / 2**20:,.0f} MiB ({', '.join(f'{k} {v / 2**20:,.0f}' for k, v in memory.items())})"  # noqa: E731
+    goals = [
+        ["p95 from Kafka to gold, from the second minute on", "in the order of 10 s", f"{later.quantile(0.95):.1f} s"],
+        ["records waiting, last minute against second", "not more", f"{backlog[minutes[-1]]:,.0f} against {backlog[1]:,.0f}"],
+        ["events produced, in gold, different ones", "equal", f"{produced:,}, {rows:,}, {records:,}"],
+    ]
+    runs = len(waiting[waiting["minute"].isin(minutes)])
+    write_section(
+        "Continuous"
+        if (options.rate, options.seconds) == (RATE, SECONDS)
+        else f"Continuous, {options.rate:,} a second for {options.seconds} s",
+        f"{options.rate:,} events a second for {options.seconds} s, produced on the same machine. {runs} runs in that time, "
+        f"{(ended - began).total_seconds() / runs:.1f} s each. Memory of the command's processes at the begin {held(before)}, at the end "
+        f"{held(after)}.\n\n"
+        + table(["measure", "goal", "measured"], goals)
+        + "\n\nBy minute of production:\n\n"
+        + table(
+            ["minute", "runs", "p50, s", "p95, s", "records waiting when a run looked, mean", "most"],
+            [[n + 1, len(look), *quantiles(seconds), f"{look.mean():,.0f}", f"{look.max():,.0f}"] for n, (seconds, look) in at.items()],
+        ),
+    )
+
+
+if __name__ == "__main__":
+    main()
