@@ -86,7 +86,7 @@ def test_scores_are_held_against_those_of_their_models_training_day_by_day(spark
     first = datetime(2026, 3, 1, tzinfo=UTC)
     days = [first + timedelta(days=n) for n in range(6)]
     trained = rng.normal(0.15, 0.05, 20_000)
-    tables.append_rows(spark, settings, tables.BASELINES, [reference(trained, "m", "7").to_row(None, "r", first)])
+    tables.append_rows(spark, settings, tables.BASELINES, [reference(trained, np.zeros(len(trained)), "m", "7").to_row(None, "r", first)])
     at = datetime(2026, 3, 9, tzinfo=UTC)
     usual, odd = gold_rows("7", days[:4], rng), gold_rows("7", days[4:], rng, shift=-0.04)
     unknown = gold_rows("6", days, rng, shift=-0.1, count=200)  # of a version whose training left nothing behind
@@ -113,3 +113,30 @@ def test_scores_are_held_against_those_of_their_models_training_day_by_day(spark
     tables.append(settings, "gold_anomaly_predictions", spark.createDataFrame(late.assign(scored_at=at + timedelta(hours=3))))
     scored = judge_scores(spark, settings, contract, again, at)
     assert {one.records for one in scored.judged} == {6_000} and [one.is_drift for one in scored.judged if one.metric == "psi"] == [True]
+
+
+def test_scores_that_differ_by_weekday_are_held_against_those_of_their_weekday(spark, offline_settings):
+    settings, contract, rng = offline_settings, shipped_contract(), np.random.default_rng(4)
+    tables.create_missing(spark, settings, [tables.gold_anomaly_predictions(contract), tables.BASELINES])
+    first = datetime(2026, 3, 2, tzinfo=UTC)  # a Monday
+
+    def days(numbers, version, shift=lambda _: 0.0):
+        made = [(first + timedelta(days=n), -0.04 * ((n % 7) >= 5) + shift(n)) for n in numbers]
+        return pd.concat([gold_rows(version, [day], rng, shift=by) for day, by in made])
+
+    for version, trained in (("1", days(range(14), "1")), ("2", days(range(8), "2"))):
+        seconds = np.array([time.timestamp() for time in trained["timestamp"]])
+        row = reference(trained["anomaly_score"].to_numpy(), seconds, "m", version).to_row(None, "r", first)
+        tables.append_rows(spark, settings, tables.BASELINES, [row])
+    at = first + timedelta(days=40)
+    later = pd.concat([days(range(20, 30), "1", lambda n: -0.04 * (n == 25)), days(range(20, 30), "2")])
+    tables.append(settings, "gold_anomaly_predictions", spark.createDataFrame(later.assign(scored_at=at)))
+
+    judged = judge_scores(spark, settings, contract, Scores(), at).judged
+    epoch = (first - datetime(1970, 1, 1, tzinfo=UTC)).days
+    seen = {
+        version: {one.window - epoch: one.is_drift for one in judged if (one.baseline_id, one.metric) == (version, "psi")}
+        for version in (1, 2)
+    }
+    assert seen[1] == {day: day == 25 for day in range(21, 29)}, "weekends are strange to nobody, a Friday that is like them is"
+    assert seen[2] == {day: False for day in range(21, 29) if day % 7}, "of Mondays its training saw no whole one"

@@ -125,7 +125,7 @@ def train(spark: SparkSession, settings: Settings) -> Training:
     client = mlflow.MlflowClient()
     client.set_model_version_tag(settings.model_full_name, version, SKLEARN_TAG, sklearn.__version__)
     # What is scored from now on is held against these.
-    row = reference(scores, settings.model_full_name, version).to_row(None, settings.run_id, datetime.now(UTC))
+    row = reference(scores, scored[_TIME].to_numpy(), settings.model_full_name, version).to_row(None, settings.run_id, datetime.now(UTC))
     tables.append_rows(spark, settings, tables.BASELINES, [row])
     failed = [str(check) for check in checks if not check.is_passed]
     said = f"refused: {'; '.join(failed)}" if failed else "passed"

@@ -10,6 +10,7 @@ from pyspark.sql import functions as F
 
 from streaming_pipeline.contract import Contract
 from streaming_pipeline.detectors.bins import SHARES, lay_bins
+from streaming_pipeline.detectors.phase import DAY
 from streaming_pipeline.detectors.summary import Summary
 from streaming_pipeline.monitoring import baseline as baselines
 from streaming_pipeline.monitoring.baseline import GOLD, Baseline
@@ -19,6 +20,8 @@ from streaming_pipeline.monitoring.windows import DAY_MINUTES, number_of, window
 from streaming_pipeline.settings import Settings
 
 COLUMN = "anomaly_score"
+_ANY_DAY, _WEEKDAYS = 0, 7
+"""In place of a reference's windows: all days together, and behind them the weekdays."""
 _KEPT = 3
 """So many versions of the model are judged at most, the newest."""
 
@@ -54,11 +57,19 @@ class Scored:
     judged: list[Drift]
 
 
-def reference(scores: np.ndarray, model_name: str, version: str) -> Baseline:
-    """The scores of a model's training, in bins, as the baseline of what it scores. Its number is the model's version."""
+def reference(scores: np.ndarray, seconds: np.ndarray, model_name: str, version: str) -> Baseline:
+    """The scores of a model's training, in bins, as the baseline of what it scores: of all events, and, if they lie in more than a week, by
+    weekday, as a model that knows the week scores each in its own way. `seconds` are the times of the events (since 1970). Its number is
+    the model's version."""
     edges, _ = lay_bins(np.quantile(scores, SHARES))
-    held = ColumnProfile(0, ALL, COLUMN, len(scores), 0, raw=Summary.of(scores, edges))
-    return Baseline(int(version), GOLD, named(model_name, version), (), Shape(DAY_MINUTES, (), {COLUMN: edges}), {held.key: held})
+    chosen = {_ANY_DAY: scores}
+    days = seconds // DAY
+    if len(days) and np.ptp(days) >= _WEEKDAYS:
+        is_whole = (days > days.min()) & (days < days.max())
+        chosen |= {_weekday(day): scores[is_whole & (days % _WEEKDAYS == day)] for day in range(_WEEKDAYS)}
+    profiles = (ColumnProfile(place, ALL, COLUMN, len(some), 0, raw=Summary.of(some, edges)) for place, some in chosen.items() if len(some))
+    held = {profile.key: profile for profile in profiles}
+    return Baseline(int(version), GOLD, named(model_name, version), (), Shape(DAY_MINUTES, (), {COLUMN: edges}), held)
 
 
 def named(model_name: str, version: str) -> str:
@@ -91,6 +102,7 @@ def judge_scores(spark: SparkSession, settings: Settings, contract: Contract, st
         state.next_day = max(state.next_day, newest)
         state.open = {key: summary for key, summary in state.open.items() if key[1] >= newest}
     pairs = [_pair(held[model], day, summary) for (model, day), summary in sorted(over.items()) if model in held]
+    pairs = [pair for pair in pairs if pair is not None]
     flagged = sum(row["flagged"] for row in rows)
     return Scored(sum(row["records"] for row in rows), flagged, compare(pairs))
 
@@ -121,6 +133,14 @@ def _summary(row: dict[str, Any], edges: tuple[float, ...]) -> Summary:
     return Summary(empty.edges, empty.count, empty.means, empty.m2, row["lowest"], row["highest"])
 
 
-def _pair(training: Baseline, day: int, summary: Summary) -> Pair:
+def _pair(training: Baseline, day: int, summary: Summary) -> Pair | None:
+    """A day and what it is held against: its weekday at the training, if that knew weekdays; None if not this one."""
+    place = _weekday(day) if len(training.reference) > 1 else _ANY_DAY
+    then = training.reference.get((place, ALL, COLUMN))
     now = ColumnProfile(day, ALL, COLUMN, round(summary.records), 0, raw=summary)
-    return Pair(now, training.reference[0, ALL, COLUMN], "training", GOLD, DAY_MINUTES, training.baseline_id)
+    return Pair(now, then, "training", GOLD, DAY_MINUTES, training.baseline_id) if then else None
+
+
+def _weekday(day: int) -> int:
+    """Where the reference has the weekday of this day (since 1970)."""
+    return _ANY_DAY + 1 + day % _WEEKDAYS
