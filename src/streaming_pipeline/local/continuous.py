@@ -43,8 +43,6 @@ _FOR_FEW = {
     "spark.sql.codegen.wholeStage": "false",
     "spark.sql.codegen.factoryMode": "NO_CODEGEN",
     "spark.sql.adaptive.enabled": "false",
-    "spark.sql.shuffle.partitions": "1",
-    "spark.databricks.delta.snapshotPartitions": "1",
 }
 """While no more records wait."""
 _INGEST, _SCORE, _TELL = "01_stream_kafka_to_bronze", "04_score_silver_to_gold", "05_send_alerts"
