@@ -50,9 +50,7 @@ class Conservation:
 
 def count_rows(spark: SparkSession, settings: Settings) -> dict[str, int]:
     """How many rows each table of the law has, as Delta's statistics say, and how much of quarantine is open."""
-    counts = [spark.table(settings.table(name)).agg(F.count(F.lit(1)).alias("rows")) for name in ("bronze_events", *tables.PLACES)]
-    named = (count.select("rows", F.lit(name).alias("name")) for name, count in zip(("bronze_events", *tables.PLACES), counts, strict=True))
-    totals = {row["name"]: row["rows"] for row in reduce(DataFrame.unionByName, named).collect()}
+    totals = {name: tables.row_count(spark, settings, name) for name in ("bronze_events", *tables.PLACES)}
     resolved = spark.table(settings.table("quarantined_events")).where("resolved_at IS NOT NULL").count()
     return {**totals, "open_quarantine": totals["quarantined_events"] - resolved}
 
