@@ -26,6 +26,7 @@ from rich.console import Console
 from secret_search import Secrets, key_lines
 
 from streaming_pipeline import synthetic
+from streaming_pipeline.alerts.findings import KINDS
 from streaming_pipeline.errors import PipelineError, UsageError
 from streaming_pipeline.gold import Scored, score_silver_to_gold
 from streaming_pipeline.kafka import topic_offsets
@@ -35,7 +36,7 @@ from streaming_pipeline.local.certificates import Certificates
 from streaming_pipeline.local.continuous import Figures, run_continuously
 from streaming_pipeline.local.job import MAIN_JOB, prepare_mlflow
 from streaming_pipeline.local.judge import judge
-from streaming_pipeline.local.report import write_report
+from streaming_pipeline.local.report import advice, write_report
 from streaming_pipeline.local.reporter import Reporter
 from streaming_pipeline.local.run_page import EVENT_LOG
 from streaming_pipeline.local.runner import run_job
@@ -223,7 +224,7 @@ def test_the_report_tells_what_the_tables_hold(report, pipeline, browser):
     for alert in alerts:
         assert any(alert["message"] in text and f"{alert['severity']} · {alert['anomaly_type']}" in text for text in told)
     for alert in page.locator(".wrong > li").all():
-        assert alert.locator("details li").count(), "what the runbook says to do"
+        assert len(alert.locator("details").text_content()) > 300, "what the runbook says to do"
     pipeline.spark.sql(f"USE `{pipeline.schema}`")
     assert rows_of("The twenty strangest events")[0].startswith(pipeline.spark.sql(query("top_anomalies")).first()["event_id"])
     assert any(f"\t{pipeline.after_first_run['silver_events']:,}\t" in row for row in rows_of("Jobs and stages of the silver write"))
@@ -235,6 +236,12 @@ def test_the_report_tells_what_the_tables_hold(report, pipeline, browser):
         part = link.removeprefix("#")
         assert page.locator(f"[id='{part}']").count() == 1 if part != link else (report.parent / unquote(link)).is_file(), link
     assert sum(link.startswith("runs/") for link in links) > 5
+
+
+def test_what_to_do_about_each_kind_of_finding_is_the_runbooks_and_leads_nowhere_else():
+    steps = advice(ROOT / "docs" / "runbook.md")
+    assert set(KINDS) <= set(steps)
+    assert all(len(steps[kind]) > 300 and "href=" not in steps[kind] for kind in KINDS)
 
 
 def test_a_report_of_nothing_yet_says_so(spark, tmp_path, browser):

@@ -92,7 +92,9 @@ def _wrong(alerts: list[dict[str, Any]], runbook: Path) -> list[dict[str, Any]]:
 
 def advice(runbook: Path) -> dict[str, Markup]:
     """Heading of the runbook → what stands under it, as HTML; of those that are one word, as kinds of findings are."""
-    parts = re.split(r"^#{2,4} `?(\w+)`?\s*$", runbook.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    # Its links to other pages lead nowhere from the report: their words alone stay.
+    text = re.sub(r"\[([^\]]+)\]\((?!https?:)[^)]*\)", r"\1", runbook.read_text(encoding="utf-8"))
+    parts = re.split(r"^#{2,4} `?(\w+)`?\s*$", text, flags=re.MULTILINE)
     return {
         kind: Markup(markdown2html(re.split(r"^#", text, maxsplit=1, flags=re.MULTILINE)[0]))
         for kind, text in zip(parts[1::2], parts[2::2], strict=True)
