@@ -10,7 +10,7 @@ import sys
 import time
 import uuid
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from itertools import islice
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -406,6 +406,32 @@ def test_a_run_without_new_events_adds_nothing_and_one_with_new_events_adds_exac
     assert (look["records"], look["unaccounted_records"], look["kafka_lag_records"]) == (produced, 0, 0)
 
 
+def test_it_runs_continuously(pipeline, monkeypatch):
+    """Records come for each of two runs; behind the second one Ctrl-C is pressed."""
+    before, began, ask, seen = pipeline.counts(), time.time(), continuous.latencies, []
+
+    def ask_and_go_on(*arguments):
+        seen.append(ask(*arguments))
+        if len(seen) == 1:
+            produce(pipeline.kafka, islice(synthetic.stream(seed=12), 200))
+        else:
+            os.kill(os.getpid(), signal.SIGINT)
+        return seen[-1]
+
+    monkeypatch.setattr(continuous, "latencies", ask_and_go_on)
+    produce(pipeline.kafka, islice(synthetic.stream(seed=11), 300))
+    pipeline.console.file.truncate(0)
+    run_continuously(pipeline.home, parameters=pipeline.parameters, secrets=pipeline.secrets, console=pipeline.console)
+    *runs, last = pipeline.console.file.getvalue().strip("\0").splitlines()
+    assert [re.search(r"SUCCESS .* ([\d,]+) records, .* waiting (\d+)", line).groups() for line in runs] == [("300", "200"), ("200", "0")]
+    assert last.startswith("Stopped after 2 runs, 0 of them failed") and ": 500 records, " in last
+    assert [took.total() for took in seen] == [300, 200]
+    assert 0 < Figures(500, seen[0] + seen[1]).latency_seconds(1) < time.time() - began
+    assert {name: count - before[name] for name, count in pipeline.counts().items() if count != before[name]} == dict.fromkeys(
+        ("bronze_events", "silver_events", "gold_anomaly_predictions"), 500
+    )
+
+
 def test_the_other_jobs_run_too(pipeline):
     """Synthetic events go to the topic; a training by itself makes a new champion."""
     held = sum(topic_offsets(pipeline.kafka).ends.values())
@@ -476,37 +502,6 @@ def test_a_challenger_that_the_gate_refuses_leaves_the_champion(pipeline, monkey
     client.set_model_version_tag(name, refused.version, SKLEARN_TAG, "1.2.0")
     with pytest.raises(PipelineError, match=r"was trained by scikit-learn 1\.2\.0, this is .* Run the job train_anomaly_detector here"):
         load_version(pipeline.settings, refused.version)
-
-
-def test_it_runs_continuously(pipeline, monkeypatch):
-    """Records come for each of two runs; behind the second one Ctrl-C is pressed. (They are alike: no model is to learn from them.)"""
-    before, began, ask, seen = pipeline.counts(), time.time(), continuous.latencies, []
-
-    def ask_and_go_on(*arguments):
-        seen.append(ask(*arguments))
-        if len(seen) == 1:
-            produce(pipeline.kafka, LineRecords(_event(f"second{n}") for n in range(200)))
-        else:
-            os.kill(os.getpid(), signal.SIGINT)
-        return seen[-1]
-
-    monkeypatch.setattr(continuous, "latencies", ask_and_go_on)
-    produce(pipeline.kafka, LineRecords(_event(f"first{n}") for n in range(300)))
-    pipeline.console.file.truncate(0)
-    run_continuously(pipeline.home, parameters=pipeline.parameters, secrets=pipeline.secrets, console=pipeline.console)
-    *runs, last = pipeline.console.file.getvalue().strip("\0").splitlines()
-    assert [re.search(r"SUCCESS .* ([\d,]+) records, .* waiting (\d+)", line).groups() for line in runs] == [("300", "200"), ("200", "0")]
-    assert last.startswith("Stopped after 2 runs, 0 of them failed") and ": 500 records, " in last
-    assert [took.total() for took in seen] == [300, 200]
-    assert 0 < Figures(500, seen[0] + seen[1]).latency_seconds(1) < time.time() - began
-    assert {name: count - before[name] for name, count in pipeline.counts().items() if count != before[name]} == dict.fromkeys(
-        ("bronze_events", "silver_events", "gold_anomaly_predictions"), 500
-    )
-
-
-def _event(event_id: str) -> bytes:
-    at = (datetime.now(UTC) - timedelta(seconds=1)).strftime("%Y-%m-%dT%H:%M:%S.000Z")
-    return f'{{"event_id": "{event_id}", "event_type": "view", "timestamp": "{at}", "value": "5"}}'.encode()
 
 
 def test_scoring_says_where_silver_and_gold_differ(pipeline):

@@ -60,7 +60,11 @@ def svg(figure: Figure, label: str) -> str:
 def arrivals(windows: Rows, findings: Rows) -> Figure:
     """Events of each window, with what was found strange in arrivals; `findings` have `anomaly_type`, `window_start`, `window_end`."""
     axes = _axes()
-    axes.step([w["window_start"] for w in windows], [w["records"] for w in windows], where="post", color=SERIES, linewidth=1)
+    # Windows without events have no row; the newest one goes on yet.
+    seen = {window["window_start"]: window["records"] for window in windows}
+    step = min((b - a for a, b in pairwise(seen)), default=None)
+    times = [min(seen) + n * step for n in range((max(seen) - min(seen)) // step)] if step else list(seen)
+    axes.step(times, [seen.get(time, 0) for time in times], where="post", color=SERIES, linewidth=1)
     for kind, colour in (("spike", ALARM), ("missing_pattern", SECOND)):
         spans = [(f["window_start"], f["window_end"]) for f in findings if f["anomaly_type"] == kind and f["window_end"]][:MOST_MARKS]
         for number, (begin, end) in enumerate(spans):
@@ -136,7 +140,7 @@ def score_histogram(scores: Rows) -> Figure:
     axes = _axes()
     for colour, label, kept in ((SERIES, "usual", lambda s: s >= 0), (ALARM, "flagged", lambda s: s < 0)):
         some = [row for row in scores if kept(row["score"])]
-        axes.bar([row["score"] for row in some], [row["events"] for row in some], width=0.009, color=colour, label=label)
+        axes.bar([row["score"] for row in some], [row["events"] for row in some], width=0.009, align="edge", color=colour, label=label)
     axes.axvline(0, color=ALARM, linestyle="--", linewidth=1)
     axes.set(xlabel="anomaly score (below 0: an anomaly)", ylabel="events", yscale="log")
     _legend(axes)
