@@ -9,6 +9,7 @@ from playwright.sync_api import sync_playwright
 from rich.console import Console
 
 from streaming_pipeline.local.demo import run_demo
+from streaming_pipeline.local.models import laptop_settings
 from streaming_pipeline.local.report import REPORT, write_report
 from streaming_pipeline.local.spark import start_session
 
@@ -23,7 +24,8 @@ def main() -> None:
     home = fresh_home("report")
     assert run_demo(home, count=options.events, console=Console(file=io.StringIO()))
     spark = start_session(home)
-    made = [seconds(lambda: write_report(spark, home))[0] for _ in range(2)]
+    settings = laptop_settings(home, "streaming")
+    made = [seconds(lambda: write_report(spark, settings, home))[0] for _ in range(2)]
     spark.stop()
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])

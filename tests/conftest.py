@@ -75,6 +75,16 @@ def kafka_sasl(broker, topic) -> KafkaSettings:
 
 
 @pytest.fixture
+def copied_bundle(tmp_path) -> Path:
+    """The bundle without tests and tools, to be broken."""
+    root = tmp_path / "bundle"
+    for name in ("resources", "notebooks", "config"):
+        shutil.copytree(ROOT / name, root / name)
+    shutil.copy(ROOT / "databricks.yml", root)
+    return root
+
+
+@pytest.fixture
 def offline_settings(home, tmp_path) -> Iterator[Settings]:
     """Settings with a schema, checkpoints and runs of their own, and no Kafka."""
     schema = f"t_{uuid.uuid4().hex[:8]}"

@@ -1,11 +1,9 @@
 """`run --continuous`: the loop around the job, with notebooks that do next to nothing. test_pipeline.py runs the real ones in it."""
 
 import io
-import shutil
 import signal
 import threading
 from collections import Counter
-from pathlib import Path
 from textwrap import indent
 
 import numpy as np
@@ -19,7 +17,6 @@ from streaming_pipeline.producer import produce
 from streaming_pipeline.settings import KafkaSettings
 from streaming_pipeline.synthetic import Record
 
-ROOT = Path(__file__).parents[1]
 INGEST, CLEANSE, TELL = "01_stream_kafka_to_bronze", "02_bronze_to_silver_cleanse", "05_send_alerts"
 NUMBER = "from pathlib import Path\nrun = int(Path('runs').read_text()) if Path('runs').exists() else 0\n"
 CTRL_C = "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n"
@@ -35,9 +32,6 @@ class Loop:
 
     def __init__(self, folder, home, secrets):
         self.notebooks, self.home, self.secrets, self.printed = folder / "notebooks", home, secrets, io.StringIO()
-        for name in ("resources", "notebooks", "config"):
-            shutil.copytree(ROOT / name, folder / name)
-        shutil.copy(ROOT / "databricks.yml", folder)
         for name in (CLEANSE, "03_monitor_silver_events", "04_score_silver_to_gold", TELL):
             self.notebook(name, "pass")
         self.notebook("check_champion", "dbutils.jobs.taskValues.set('exists', 'true')")
@@ -62,10 +56,10 @@ class Loop:
 
 
 @pytest.fixture
-def loop(spark, home, broker, topic, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def loop(spark, home, broker, topic, copied_bundle, monkeypatch):
+    monkeypatch.chdir(copied_bundle)
     monkeypatch.setattr(continuous, "LONGEST_PAUSE_SECONDS", 0)
-    return Loop(tmp_path, home, broker.secrets("SSL", topic))
+    return Loop(copied_bundle, home, broker.secrets("SSL", topic))
 
 
 def test_a_failed_run_is_followed_by_the_next_and_ctrl_c_lets_the_run_in_progress_end(loop, monkeypatch):

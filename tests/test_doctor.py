@@ -1,46 +1,30 @@
 """`streaming-pipeline doctor`: what is well is said to be, what is not is named, and no secret is shown."""
 
-import shutil
-from pathlib import Path
-
-import pytest
 from secret_search import Secrets
 
 from streaming_pipeline import cli
 from streaming_pipeline.local.doctor import examine
 
-ROOT = Path(__file__).parents[1]
 
-
-@pytest.fixture
-def root(tmp_path):
-    """A bundle of its own, whose configuration a test may spoil."""
-    copied = tmp_path / "bundle"
-    for name in ("resources", "notebooks", "config"):
-        shutil.copytree(ROOT / name, copied / name)
-    shutil.copy(ROOT / "databricks.yml", copied)
-    return copied
-
-
-def test_a_machine_that_can_run_everything_is_told_so(root, home, broker, mailbox, monkeypatch):
+def test_a_machine_that_can_run_everything_is_told_so(copied_bundle, home, broker, mailbox, monkeypatch):
     for key, value in {**broker.secrets("SASL_SSL"), **mailbox[1]}.items():
         monkeypatch.setenv(key, value)
     broker.create_topic("stream-input")
-    found = {finding.part: finding for finding in examine(home, root)}
+    found = {finding.part: finding for finding in examine(home, copied_bundle)}
     assert all(finding.is_well for finding in found.values()), found
     assert "topic stream-input, 3 partitions" in found["Kafka"].text
     assert mailbox[1]["SMTP_HOST"] in found["mail"].text and mailbox[1]["SMTP_TO"] in found["mail"].text
 
 
-def test_whatever_is_wrong_is_named_and_the_rest_is_looked_at_all_the_same(root, home, broker, mailbox, monkeypatch, tmp_path):
-    (root / "config" / "event_contract.yml").write_text("fields: 3\n")
-    (root / "config" / "alert_rules.yml").unlink()
-    (root / "config" / "prices.yml").write_text("currency: EUR\nspot_factor: 2\nmachines: {}\n")
+def test_whatever_is_wrong_is_named_and_the_rest_is_looked_at_all_the_same(copied_bundle, home, broker, mailbox, monkeypatch, tmp_path):
+    (copied_bundle / "config" / "event_contract.yml").write_text("fields: 3\n")
+    (copied_bundle / "config" / "alert_rules.yml").unlink()
+    (copied_bundle / "config" / "prices.yml").write_text("currency: EUR\nspot_factor: 2\nmachines: {}\n")
     secrets = {**broker.secrets("SASL_SSL", "no-such-topic"), **mailbox[1], "SMTP_SSL_CA_LOCATION": str(tmp_path / "none.pem")}
     secrets["ALERT_WEBHOOK_URL"] = "http://chat.example.com/a-secret-path"
     for key, value in secrets.items():
         monkeypatch.setenv(key, value)
-    found = {finding.part: finding for finding in examine(home, root)}
+    found = {finding.part: finding for finding in examine(home, copied_bundle)}
     wrong = {"event_contract.yml", "alert_rules.yml", "prices.yml", "Kafka", "mail", "webhook"}
     assert {part for part, finding in found.items() if not finding.is_well} == wrong
     for part, words in {
@@ -55,9 +39,9 @@ def test_whatever_is_wrong_is_named_and_the_rest_is_looked_at_all_the_same(root,
     assert "a-secret-path" not in str(said) and not Secrets.of(secrets).in_texts(said)
 
 
-def test_the_command_ends_with_1_where_something_is_wrong(root, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(root)
+def test_the_command_ends_with_1_where_something_is_wrong(copied_bundle, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(copied_bundle)
     assert cli.main(["doctor", "--home", str(tmp_path / "home")]) == 0
-    (root / ".env").write_text("SMTP_HOST=mail.example.com\n")
+    (copied_bundle / ".env").write_text("SMTP_HOST=mail.example.com\n")
     assert cli.main(["doctor", "--home", str(tmp_path / "home")]) == 1
     assert "SMTP_FROM is not set" in capsys.readouterr().out

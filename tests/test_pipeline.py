@@ -36,6 +36,7 @@ from streaming_pipeline.local.certificates import Certificates
 from streaming_pipeline.local.continuous import Figures, run_continuously
 from streaming_pipeline.local.job import MAIN_JOB, prepare_mlflow
 from streaming_pipeline.local.judge import judge
+from streaming_pipeline.local.models import laptop_settings
 from streaming_pipeline.local.report import advice, write_report
 from streaming_pipeline.local.reporter import Reporter
 from streaming_pipeline.local.run_page import EVENT_LOG
@@ -178,7 +179,7 @@ def report(pipeline, home, spark):
     shutil.copytree(pipeline.first_run.run_dir, run)
     (run / EVENT_LOG).symlink_to(home / EVENT_LOG)  # where the tests' one session keeps it
     (folder / "mlflow").symlink_to(home / "mlflow")
-    return write_report(spark, folder, pipeline.schema)
+    return write_report(spark, laptop_settings(folder, pipeline.schema), folder)
 
 
 @pytest.fixture(scope="module")
@@ -247,7 +248,7 @@ def test_what_to_do_about_each_kind_of_finding_is_the_runbooks_and_leads_nowhere
 def test_a_report_of_nothing_yet_says_so(spark, tmp_path, browser):
     spark.sql("CREATE SCHEMA IF NOT EXISTS nothing_yet")
     page = browser.new_page()
-    page.goto(write_report(spark, tmp_path, "nothing_yet").as_uri())
+    page.goto(write_report(spark, laptop_settings(tmp_path, "nothing_yet"), tmp_path).as_uri())
     text = page.locator("main").inner_text()
     assert "no alert is there" in text and "No run is in cluster_logs yet." in text
 
@@ -514,16 +515,6 @@ def test_scoring_says_where_silver_and_gold_differ(pipeline):
     note = score_silver_to_gold(pipeline.spark, pipeline.settings).note
     pipeline.spark.sql(f"RESTORE TABLE {gold} TO VERSION AS OF {version}")
     assert f"silver has {events:,} events, gold {events - 1:,}" in note
-
-
-@pytest.fixture
-def copied_bundle(tmp_path):
-    """The bundle without tests and tools, to be broken."""
-    root = tmp_path / "bundle"
-    for name in ("resources", "notebooks", "config"):
-        shutil.copytree(ROOT / name, root / name)
-    shutil.copy(ROOT / "databricks.yml", root)
-    return root
 
 
 def _notebook(cell: str) -> str:

@@ -298,10 +298,10 @@ def _report(options: argparse.Namespace, console: Console) -> int:
     from streaming_pipeline.local.spark import start_session
     from streaming_pipeline.local.sql import check_has_tables
 
-    laptop_settings(options.home, options.schema)  # says what is wrong with the bundle or the name
+    settings = laptop_settings(options.home, options.schema)
     check_has_tables(options.home, options.schema)
     with console.status("Reading the tables") if console.is_terminal else nullcontext():
-        page = write_report(start_session(options.home), options.home, options.schema)
+        page = write_report(start_session(options.home), settings, options.home)
     console.print(f"The report: {page}", soft_wrap=True, highlight=False)
     return 0
 

@@ -97,9 +97,7 @@ def lines(rows: Rows, time: str, names: dict[str, str], ylabel: str, log: bool =
     axes = _axes()
     for (name, called), colour in zip(names.items(), (SERIES, SECOND, FAINT), strict=False):
         some = [(row[time], row[name]) for row in rows if row[name] is not None and (row[name] > 0 or not log)]
-        axes.plot(
-            *zip(*some, strict=True) if some else ([], []), color=colour, linewidth=1.2, marker="." if len(some) < 50 else "", label=called
-        )
+        axes.plot(*_columns(some), color=colour, linewidth=1.2, marker="." if len(some) < 50 else "", label=called)
     axes.set(ylabel=ylabel)
     if log:
         axes.set_yscale("log")

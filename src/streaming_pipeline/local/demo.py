@@ -16,6 +16,7 @@ from streaming_pipeline.local.broker import Broker, running_broker
 from streaming_pipeline.local.job import only_run, run_on_laptop
 from streaming_pipeline.local.judge import Verdict, judge
 from streaming_pipeline.local.mailbox import Mailbox, running_mailbox
+from streaming_pipeline.local.models import laptop_settings
 from streaming_pipeline.local.report import write_report
 from streaming_pipeline.producer import ProduceReport, produce
 from streaming_pipeline.queries import query
@@ -45,16 +46,16 @@ def run_demo(home: Path, *, count: int = 300_000, seed: int = 7, console: Consol
             run, spark = run_on_laptop(home, secrets={**broker.secrets("SSL"), **smtp}, console=console)
         if run.state == "SUCCESS":
             console.print("\n[bold]4 · What came out[/bold]")
-            settings = Settings(catalog="spark_catalog")
+            settings = laptop_settings(home, "streaming")
             show_tables(spark, settings, console)
             show_verdicts(judge(spark, settings, home / GROUND_TRUTH), console)
+            report = write_report(spark, settings, home)
         show_mails(mailbox, console)
-        report = write_report(spark, home)
         spark.stop()
-    console.print(f"\nThe report, for a browser:                    {_short(report)}", soft_wrap=True, highlight=False)
     page = _short(run.run_dir / "index.html")
-    console.print(f"The run's page, with each notebook's output:  {page}", soft_wrap=True, highlight=False)
+    console.print(f"\nThe run's page, with each notebook's output:  {page}", soft_wrap=True, highlight=False)
     if run.state == "SUCCESS":
+        console.print(f"The report, for a browser:                    {_short(report)}", soft_wrap=True, highlight=False)
         ask = f'uv run streaming-pipeline sql --home {_short(home)} "{query("top_anomalies")}"'
         console.print(f"Ask the tables:  {ask}", soft_wrap=True, highlight=False)
     return run.state == "SUCCESS"

@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,12 @@ from nbconvert.filters import markdown2html
 from pyspark.errors import AnalysisException
 from pyspark.sql import SparkSession
 
+from streaming_pipeline.alerts.findings import SEVERITIES
+from streaming_pipeline.at_once import at_once
 from streaming_pipeline.contract import Contract, load_contract
 from streaming_pipeline.local import charts, event_log
 from streaming_pipeline.local.job import find_bundle
-from streaming_pipeline.local.models import has_models, laptop_settings
+from streaming_pipeline.local.models import has_models
 from streaming_pipeline.local.run_page import EVENT_LOG, INDEX, PAGE_CSS
 from streaming_pipeline.local.spark import new_session
 from streaming_pipeline.model.registry import versions
@@ -28,13 +31,16 @@ REPORT = "report.html"
 DAYS = 60
 """The pictures show so many days at most, back from the newest event."""
 MOST_ALERTS = 30
-_SEVERITIES = ("critical", "warning", "info")
+_QUERIES = (
+    *("table_counts", "freshness", "windows", "lateness", "drift_map", "drift", "spikes_and_silences", "strange_events", "score_histogram"),
+    *("top_anomalies", "model_versions", "alerts", "alert_delivery", "quarantine_reasons", "cluster_logs", "throughput", "run_cost"),
+)
 
 
-def write_report(spark: SparkSession, home: Path, schema: str = "streaming") -> Path:
-    """Write `<home>/report.html` from the tables of the schema and the folders of the runs; returns its path. A table that is not there
-    yet, or lacks a column, leaves its part of the page empty."""
-    spark, settings, runbook = new_session(spark), laptop_settings(home, schema), find_bundle() / "docs" / "runbook.md"
+def write_report(spark: SparkSession, settings: Settings, home: Path) -> Path:
+    """Write `<home>/report.html` from the tables of the settings (those of `laptop_settings`) and the folders of the runs; returns its
+    path. A table that is not there yet, or lacks a column, leaves its part of the page empty."""
+    spark, runbook = new_session(spark), find_bundle() / "docs" / "runbook.md"
     spark.sql(f"USE `{settings.catalog}`.`{settings.schema}`")
     contract = load_contract(settings.contract_path)
     page = _environment().from_string((files(__package__) / "report.html").read_text(encoding="utf-8"))
@@ -47,11 +53,9 @@ def write_report(spark: SparkSession, home: Path, schema: str = "streaming") -> 
 
 def _held(spark: SparkSession, settings: Settings, contract: Contract, home: Path, runbook: Path) -> dict[str, Any]:
     """What the page shows."""
-    sql = {name: query(name) for name in ("table_counts", "freshness", "windows", "lateness", "drift_map", "drift")}
-    sql |= {name: query(name) for name in ("spikes_and_silences", "strange_events", "score_histogram", "top_anomalies", "model_versions")}
-    sql |= {name: query(name) for name in ("alerts", "alert_delivery", "quarantine_reasons", "cluster_logs", "throughput", "run_cost")}
+    sql = {name: query(name) for name in _QUERIES}
     sql["lateness"] = sql["lateness"].replace("`timestamp`", f"`{contract.event_time_field}`")
-    asked = {name: _rows(spark, text) for name, text in sql.items()}
+    asked = dict(zip(sql, at_once(*(partial(_rows, spark, text) for text in sql.values())), strict=True))
     newest = max((w["window_start"] for w in asked["windows"]), default=None)
     for name, time in (("windows", "window_start"), ("lateness", "hour"), ("drift_map", "window_start")):
         asked[name] = [row for row in asked[name] if newest is None or newest - row[time] < timedelta(days=DAYS)]
@@ -68,7 +72,6 @@ def _held(spark: SparkSession, settings: Settings, contract: Contract, home: Pat
         "charts": _charts(asked, contract),
         "run": run,
         "versions": versions(settings) if has_models(home) else [],
-        "days": DAYS,
     }
 
 
@@ -86,7 +89,7 @@ def _wrong(alerts: list[dict[str, Any]], runbook: Path) -> list[dict[str, Any]]:
     """What the newest alerts tell, once for all channels, the worst first, with what the runbook says of each kind."""
     told = {(row["anomaly_type"], row["message"]): row for row in reversed(alerts) if not row["is_recovery"]}
     steps = advice(runbook)
-    order = sorted(told.values(), key=lambda row: (_SEVERITIES.index(row["severity"]), -row["created_at"].timestamp()))
+    order = sorted(told.values(), key=lambda row: (-SEVERITIES.index(row["severity"]), -row["created_at"].timestamp()))
     return [{**row, "advice": steps.get(row["anomaly_type"])} for row in order[:MOST_ALERTS]]
 
 

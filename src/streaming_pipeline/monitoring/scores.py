@@ -101,8 +101,7 @@ def judge_scores(spark: SparkSession, settings: Settings, contract: Contract, st
         over = {key: summary for key, summary in state.open.items() if state.next_day <= key[1] < newest}
         state.next_day = max(state.next_day, newest)
         state.open = {key: summary for key, summary in state.open.items() if key[1] >= newest}
-    pairs = [_pair(held[model], day, summary) for (model, day), summary in sorted(over.items()) if model in held]
-    pairs = [pair for pair in pairs if pair is not None]
+    pairs = list(filter(None, (_pair(held[model], day, summary) for (model, day), summary in sorted(over.items()) if model in held)))
     flagged = sum(row["flagged"] for row in rows)
     return Scored(sum(row["records"] for row in rows), flagged, compare(pairs))
 
