@@ -110,7 +110,7 @@ rules:
 
 def look(number, *judged, at=None):
     at = at or NOON + number * HOUR
-    return Look(at, number, at, frozenset(judged))
+    return Look(at, number, frozenset(judged))
 
 
 def finding(kind, subject="value", severity="warning", began=0.0, ended: float | None = 1.0, metric="psi", number=1):
@@ -179,7 +179,8 @@ def test_what_goes_on_is_not_over_though_no_rule_wants_to_hear_of_it_any_more():
 
 def test_something_old_that_comes_to_light_does_not_hide_what_goes_on():
     first = derived([(look(1), [finding("missing_pattern", "arrivals")])])
-    old = derived([(look(2), [finding("missing_pattern", "arrivals", began=-90, ended=-80, number=2)])], known=first)
+    long_ago = replace(finding("missing_pattern", "arrivals", began=-90, ended=-80, number=2), is_ongoing=False)
+    old = derived([(look(2), [long_ago])], known=first)
     # No look has judged it to be over.
     assert [one.is_recovery for one in old] == [False]
     over = derived([(look(3, ("missing_pattern", "*")), [])], known=[*first, *old])
@@ -198,7 +199,7 @@ def test_begin_and_end_are_found_among_looks_of_one_run():
 
 
 def test_of_what_was_over_when_it_was_found_no_end_is_told():
-    long_ago = finding("missing_pattern", "arrivals", began=-48, ended=-47)
+    long_ago = replace(finding("missing_pattern", "arrivals", began=-48, ended=-47), is_ongoing=False)
     first = derived([(look(1), [long_ago])])
     assert [alert.is_ongoing for alert in first] == [False]
     assert derived([(look(2, ("missing_pattern", "*")), [])], known=first) == []
@@ -206,7 +207,7 @@ def test_of_what_was_over_when_it_was_found_no_end_is_told():
 
 def test_a_spike_and_a_loss_have_no_end():
     loss = Finding("records_lost", "bronze_events", "", "critical", "5 records expired unread", NOON, None)
-    first = derived([(Look(NOON, None, None), [loss]), (look(1), [finding("spike", "arrivals")])])
+    first = derived([(Look(NOON, None), [loss]), (look(1), [finding("spike", "arrivals")])])
     assert [alert.is_ongoing for alert in first] == [False, False]
 
 
@@ -291,6 +292,16 @@ def test_the_end_is_told_at_once_but_not_of_what_nobody_knows():
     planned = plan([sent, over, alert(at=NOON + 3 * HOUR)], FOUR_HOURS, {}, NOON + 3 * HOUR)
     assert [[one.is_recovery for one in message.alerts] for message in planned.messages] == [[True]] and len(planned.held) == 1
     assert [one.status for one in plan([over], FOUR_HOURS, {}, NOON + 3 * HOUR).muted] == ["MUTED"]
+
+
+def test_what_was_over_when_it_was_told_holds_nothing_back_that_goes_on():
+    over = alert(status="SENT", sent=NOON)
+    goes_on = replace(alert(at=NOON + HOUR), is_ongoing=True)
+    assert len(plan([over, goes_on], FOUR_HOURS, {}, NOON + HOUR).messages) == 1
+    told = replace(goes_on, status="SENT", sent_at=NOON + HOUR)
+    for more in (alert(at=NOON + 2 * HOUR), replace(alert(at=NOON + 2 * HOUR), is_ongoing=True)):
+        assert len(plan([over, told, more], FOUR_HOURS, {}, NOON + 4.5 * HOUR).held) == 1
+        assert len(plan([over, told, more], FOUR_HOURS, {}, NOON + 5 * HOUR).messages) == 1
 
 
 def test_a_silence_mutes_until_it_ends():
@@ -720,12 +731,12 @@ class Task:
         self.rules.write_text(SHIPPED.read_text())
         self.settings = replace(settings, config_dir=str(config))
 
-    def look(self, *, drift=(), gap=False):
-        """One look, an hour behind the last; `drift` has (column, whether it drifts)."""
+    def look(self, *, drift=(), gaps=()):
+        """One look, an hour behind the last; `drift` has (column, whether it drifts), `gaps` (slice, begin, end) in hours before it."""
         self.looks += 1
         at = datetime.now(UTC) - timedelta(hours=20 - self.looks)
         row = {"run_time": at, "look": self.looks, "table_name": "silver_events", "records": 10, "lost_records": 0, "latest_event_time": at}
-        row |= {"status": "Healthy", "findings": {"drift": sum(drifts for _, drifts in drift), "missing_pattern": int(gap)}}
+        row |= {"status": "Healthy", "findings": {"drift": sum(drifts for _, drifts in drift), "missing_pattern": len(gaps)}}
         about = {"look": self.looks, "table_name": "silver_events", "window_start": at - HOUR, "window_end": at, "slice": "*"}
         of_drift = {"comparison": "baseline", "value": 0.3, "threshold": 0.1}
         judged = [
@@ -733,9 +744,13 @@ class Task:
             for column, drifts in drift
             for metric in ("psi", "ks")
         ]
-        odd = {**about, "detector": "gap", "anomaly_type": "missing_pattern", "series": "arrivals", "event_time": at - HOUR}
-        odd |= {"observed": 0.0, "expected": 50.0, "score": 50.0, "threshold": 18.4, "severity": "critical"}
-        for table, rows in ((tables.DRIFT_METRICS, judged), (tables.ANOMALY_LOGS, [odd] if gap else []), (tables.MONITOR_LOGS, [row])):
+        of_gap = {**about, "detector": "gap", "anomaly_type": "missing_pattern", "series": "arrivals", "observed": 0.0, "threshold": 18.4}
+        odd = [
+            {**of_gap, "slice": name, "window_start": at - begin * HOUR, "window_end": at - end * HOUR}
+            | {"expected": 50 * (begin - end), "score": 50 * (begin - end), "severity": "critical" if name == "*" else "warning"}
+            for name, begin, end in gaps
+        ]
+        for table, rows in ((tables.DRIFT_METRICS, judged), (tables.ANOMALY_LOGS, odd), (tables.MONITOR_LOGS, [row])):
             if rows:
                 tables.append_rows(self.spark, self.settings, table, rows)
 
@@ -757,11 +772,34 @@ BAD = {"01_stream_kafka_to_bronze": "failed", "02_bronze_to_silver_cleanse": "up
 DRIFT, GAP = ("drift", "value", "PENDING"), ("missing_pattern", "arrivals", "PENDING")
 
 
+def test_of_several_silences_the_one_that_goes_on_is_told_with_its_own_time(task, mailbox):
+    box, secrets = mailbox
+    # One long over; its alert holds back none of a silence that begins later.
+    task.look(gaps=[("*", 12, 4), ("a", 14, 3)])
+    assert task.send(**secrets).note == "1 sent"
+    over = box.mails[-1].get_body(("plain",)).get_content()
+    assert "arrivals: 0 in 8 h, where 400 are usual" in over and "State: it was over when it was found" in over
+    assert "Next: Events come again." in over
+    task.look(gaps=[("*", 13, 5), ("*", 1.6, 1), ("a", 2.5, 0)])
+    assert task.send(**secrets).note == "1 sent"
+    mail = box.mails[-1].get_body(("plain",)).get_content()
+    [told] = [line for line in mail.splitlines() if line.startswith("arrivals")]
+    at = task.spark.table(task.settings.table("monitor_logs")).agg({"run_time": "max"}).first()[0].astimezone(UTC)
+    times = f"{at - 1.6 * HOUR:%Y-%m-%d %H:%M} to {at - HOUR:%H:%M} UTC" if (at - 1.6 * HOUR).date() == (at - HOUR).date() else ""
+    assert told.startswith("arrivals: 0 in 36 min, where 30 are usual, ") and told.endswith(". The query shows 1 more.") and times in told
+    assert "goes on; you will be told of its end" in mail and f"Event time: {at - 1.6 * HOUR:%Y-%m-%d %H:%M:%S} UTC" in mail
+    assert "Rows found: 3" in mail
+    # It goes on, and is told again when its cooldown is over.
+    task.look(gaps=[("*", 2.6, 0)])
+    assert task.send(**secrets).note == "1 held by their cooldown (missing pattern: arrivals)"
+
+
 def test_alerts_wait_until_there_is_a_mail_server_and_are_told_once(task, mailbox):
     box, secrets = mailbox
-    task.look(drift=[("value", True), ("other", False)], gap=True)
+    task.look(drift=[("value", True), ("other", False)], gaps=[("*", 1, 0)])
     sending = task.send()
-    assert task.held() == [DRIFT, GAP] and sending.note == "2 waiting: SMTP_HOST is not set"
+    assert task.held() == [DRIFT, GAP]
+    assert sending.note == "2 waiting (drift: value, missing pattern: arrivals): SMTP_HOST is not set"
     fail_if_something_is_wrong(sending)
 
     # A wrong setting fails the task and loses nothing.
@@ -776,7 +814,7 @@ def test_alerts_wait_until_there_is_a_mail_server_and_are_told_once(task, mailbo
     [mail] = box.mails[before:]
     assert mail["Subject"].startswith(f"[CRITICAL] {task.settings.schema}: drift: value; missing pattern: arrivals")
     text = mail.get_body(("plain",)).get_content()
-    assert "is 0.3 at its worst, drift from" in text
+    assert "is 0.3 at its worst, drift from" in text and "so in 1 of 1 windows judged" in text
     mailed = next(line for line in text.splitlines() if "Query: " in line and "drift_metrics" in line)
     assert task.spark.sql(mailed.split("Query: ")[1]).count() == 2
 
@@ -789,7 +827,7 @@ def test_alerts_wait_until_there_is_a_mail_server_and_are_told_once(task, mailbo
     # It goes on, and its rule is silent; the end of the other is told.
     silence(task.spark, task.settings, "drift", parse_for("4h"))
     task.look(drift=[("value", True)])
-    assert task.send(**secrets).note == "1 sent, 1 muted"
+    assert task.send(**secrets).note == "1 sent, 1 muted (drift: value)"
     assert box.mails[-1]["Subject"] == f"[RECOVERED] {task.settings.schema}: over: missing pattern: arrivals"
     assert [row["rule"] for row in task.spark.sql(query("silences")).collect()] == ["drift"]
 
@@ -827,7 +865,7 @@ def test_an_alert_that_is_refused_fails_the_task_and_one_that_a_killed_run_had_s
             raise Killed
         write(spark, settings, alerts)
 
-    task.look(drift=[("value", True)], gap=True)
+    task.look(drift=[("value", True)], gaps=[("*", 1, 0)])
     task.rules.write_text(SHIPPED.read_text().replace("group: true", "group: false"))
     handler = Flaky("554 no such list")
     with running_mailbox(broker.certificates, tmp_path / "mail", handler=handler) as (_, secrets):
@@ -858,9 +896,10 @@ def test_both_channels_get_each_alert_and_fail_by_themselves_also_in_an_outbox_o
     }
     row |= {"status": "PENDING", "attempts": 0, **dict.fromkeys(("event_time", "next_attempt_at", "created_at"), datetime.now(UTC))}
     tables.append_rows(task.spark, task.settings, replace(tables.ALERT_OUTBOX, columns=first), [row])
-    task.look(gap=True)
+    task.look(gaps=[("*", 1, 0)])
     with web_server(500) as (url, bodies):
-        assert task.send(**mailbox[1], ALERT_WEBHOOK_URL=url).note == "2 sent, 1 waiting: the webhook answers 500"
+        note = task.send(**mailbox[1], ALERT_WEBHOOK_URL=url).note
+        assert note == "2 sent, 1 waiting (missing pattern: arrivals): the webhook answers 500"
         task.spark.sql(f"UPDATE {task.settings.table('alert_outbox')} SET next_attempt_at = created_at")
         assert task.send(**mailbox[1], ALERT_WEBHOOK_URL=url).note == "1 sent"
     assert len(bodies) == 2 and "missing pattern: arrivals" in bodies[1]["text"]

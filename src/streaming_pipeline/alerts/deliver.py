@@ -81,6 +81,7 @@ def plan(
     """
     told: dict[tuple[str, str], Alert] = {}
     last_sent: dict[tuple[str, str], datetime] = {}
+    last_ongoing: dict[tuple[str, str], datetime] = {}
     waiting: dict[tuple[str, str], list[Alert]] = {}
     message_of = {alert_id: message_id for message_id, ids in begun.items() for alert_id in ids}
     bundles: dict[tuple, list[Alert]] = {}
@@ -90,7 +91,8 @@ def plan(
         if alert.sent_at and alert.status in ("SENT", "PENDING"):  # PENDING: some have it, others are to get it yet
             told[key] = alert
             if not alert.is_recovery:
-                last_sent[key] = max(alert.sent_at, last_sent.get(key, alert.sent_at))
+                for last in (last_sent, last_ongoing) if alert.is_ongoing else (last_sent,):
+                    last[key] = max(alert.sent_at, last.get(key, alert.sent_at))
         if alert.status == "PENDING" and alert.alert_id in message_of:
             bundles.setdefault((message_of[alert.alert_id],), []).append(alert)
         elif alert.status == "PENDING" and alert.rule in silences:
@@ -101,7 +103,9 @@ def plan(
         elif alert.status == "PENDING":
             waiting.setdefault(key, []).append(alert)
     for key, of_key in waiting.items():
-        until = last_sent[key] + rules.cooldown(of_key[0].rule) if key in last_sent else now
+        # That something was over when it was told holds back nothing that goes on now.
+        last = last_ongoing if any(alert.is_ongoing for alert in of_key) else last_sent
+        until = last[key] + rules.cooldown(of_key[0].rule) if key in last else now
         if key in told and not told[key].is_recovery and (end := _first_recovery(of_key)) is not None:
             # The end of what was told is told at once, without what came of the same meanwhile.
             out.muted.extend(alert.muted("it was told when it began, and is over") for alert in of_key[:end])
@@ -113,7 +117,7 @@ def plan(
             ending = []
         is_cooling = until > now and any(not alert.is_recovery for alert in of_key)
         if is_cooling:
-            reason = f"cooldown: told {last_sent[key]:%Y-%m-%d %H:%M}, again from {until:%Y-%m-%d %H:%M} UTC"
+            reason = f"cooldown: told {last[key]:%Y-%m-%d %H:%M}, again from {until:%Y-%m-%d %H:%M} UTC"
             out.held.extend(replace(alert, reason=reason) for alert in of_key)
         for alert in ending if is_cooling else [*ending, *of_key]:
             if alert.next_attempt_at <= now:

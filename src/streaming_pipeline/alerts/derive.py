@@ -10,8 +10,6 @@ from streaming_pipeline.alerts.outbox import Alert
 from streaming_pipeline.alerts.rules import Rules
 
 _BREAKS = ("schema_removed", "schema_retyped")
-_STILL = timedelta(hours=2)
-"""A silence that ended so long before the newest event is over already; nobody waits to hear of its end."""
 _SHORT = timedelta(hours=1)
 """A schema break lasts so long at least."""
 
@@ -99,11 +97,8 @@ def _fingerprint(finding: Finding) -> str:
 
 
 def _is_ongoing(finding: Finding, look: Look | None) -> bool:
-    if not KINDS[finding.kind].recovers or (look and look.number is None):  # a loss that was accepted is no state
-        return False
-    if finding.kind == "missing_pattern" and look.latest_event_time and finding.ended:
-        return finding.ended + _STILL >= look.latest_event_time
-    return finding.is_ongoing
+    is_state = KINDS[finding.kind].recovers and not (look and look.number is None)  # a loss that was accepted is none
+    return is_state and finding.is_ongoing
 
 
 @dataclass(frozen=True)

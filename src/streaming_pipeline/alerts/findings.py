@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from math import isnan
 from typing import Any
 
@@ -28,6 +28,8 @@ class Kind:
     title: str
     recovers: bool
     advice: str
+    advice_when_over: str = ""
+    """Of what was over when it was found, where that is another."""
 
 
 KINDS = {
@@ -35,7 +37,12 @@ KINDS = {
     "records_unaccounted": Kind("records unaccounted for", True, "docs/runbook.md: find them before you delete anything."),
     "records_lost": Kind("records lost", True, "Kafka holds, or held, records that bronze does not: docs/runbook.md."),
     "stale": Kind("data is stale", True, "Does the producer send? See streaming-pipeline consume --newest."),
-    "missing_pattern": Kind("missing pattern", True, "Does the source still send? See streaming-pipeline consume --newest."),
+    "missing_pattern": Kind(
+        "missing pattern",
+        True,
+        "Does the source still send? See streaming-pipeline consume --newest.",
+        "Events come again. Ask the source what happened, and whether it holds events of that time that it has yet to send.",
+    ),
     "spike": Kind("spike", False, "Re-deliveries, a campaign or a loop at the producer: look at the events of these minutes."),
     "outlier": Kind("strange events", False, "Look at the events themselves, and at how many detectors say so."),
     "schema_change": Kind(
@@ -46,6 +53,10 @@ KINDS = {
     "degradation": Kind("pipeline degraded", True, "Compare the newest rows of monitor_logs with those before."),
 }
 """Every kind of finding that a rule may name."""
+ADVICE_OF_METRIC = {"schema_added": "No event is lost by it. To have it in silver from then on, add it to config/event_contract.yml."}
+"""What to look at first, where it depends on what of its kind was found."""
+_STILL = timedelta(hours=2)
+"""A silence that ended so long before the newest event is over already; nobody waits to hear of its end."""
 _DRIFT_KINDS = {"drift", "concept_drift", "schema_change"}
 
 
@@ -55,14 +66,13 @@ class Look:
 
     run_time: datetime
     number: int | None
-    latest_event_time: datetime | None
     judged: frozenset[tuple[str, str]] = frozenset()
     """(kind, subject) of what was judged in this look; of those that are not found again the end is announced."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """All findings of one kind about one subject in one look, with the numbers of the worst."""
+    """All findings of one kind about one subject in one look, with time and numbers of the one that is told: what goes on, or the worst."""
 
     kind: str
     table_name: str
@@ -82,7 +92,7 @@ class Finding:
     """Of the score or, without one, of what was observed."""
     query: str = ""
     is_ongoing: bool = True
-    """Whether it was still so in the newest window that was judged."""
+    """Whether it was still so in the newest window that was judged, or at the newest event."""
 
 
 def failed_tasks(states: Mapping[str, str]) -> tuple[str, ...]:
@@ -116,7 +126,8 @@ def read_looks(
     looks = []
     for row in logs:
         of_look = [part[part["look"] == row["look"]] for part in (drift, odd)]
-        found = [*_of_log(row, settings), *_of_drift(of_look[0], settings), *_of_anomalies(of_look[1], settings)]
+        newest = utc(row["latest_event_time"])
+        found = [*_of_log(row, settings), *_of_drift(of_look[0], settings), *_of_anomalies(of_look[1], newest, settings)]
         looks.append((_look(row, of_look[0]), [finding for finding in found if finding.kind in kinds]))
     return looks
 
@@ -144,7 +155,7 @@ def _look(row: Row, drift: pd.DataFrame) -> Look:
         # Nothing is said about arrivals while none come, nor about shares of a few records.
         judged |= {("missing_pattern", "*")} if row["records"] else set()
         judged |= {("degradation", name) for name, records in (row["figures_of"] or {}).items() if records >= MIN_RECORDS}
-    return Look(utc(row["run_time"]), row["look"], utc(row["latest_event_time"]), frozenset(judged))
+    return Look(utc(row["run_time"]), row["look"], frozenset(judged))
 
 
 def _of_log(row: Row, settings: Settings) -> Iterator[Finding]:
@@ -189,7 +200,7 @@ def _of_drift(rows: pd.DataFrame, settings: Settings) -> Iterator[Finding]:
             continue
         # By what it was against its threshold; a change of schema has none, and is told by its share.
         size = part["value"].abs().where(part["metric"] != "std_ratio", np.maximum(part["value"], 1 / part["value"].clip(lower=1e-9)))
-        worst = _worst(part, size / part["threshold"].where(part["threshold"] > 0, 1))
+        worst = part.loc[_worst(part, size / part["threshold"].where(part["threshold"] > 0, 1))].to_dict()
         is_schema = kind == "schema_change"
         if is_schema:
             verb = {"schema_added": "is new, the contract lacks it", "schema_removed": "is missing", "schema_retyped": "has another type"}
@@ -200,7 +211,8 @@ def _of_drift(rows: pd.DataFrame, settings: Settings) -> Iterator[Finding]:
             limits = f"drift from {worst['threshold']:g} on" + (f", critical from {critical:g}" if critical else "")
             if worst["metric"] == "std_ratio":
                 limits += f" (or up to {1 / worst['threshold']:.2g})"
-            said = f"{shown(column)}{_of_slice(worst)}: {worst['metric']} is {worst['value']:.3g} at its worst, {limits}; {_findings(part)}"
+            windows = f"so in {part['window_start'].nunique():,} of {judged['window_start'].nunique():,} windows judged"
+            said = f"{shown(column)}{_of_slice(worst)}: {worst['metric']} is {worst['value']:.3g} at its worst, {limits}; {windows}"
         query = (
             f"SELECT * FROM {_plain(settings, 'drift_metrics')} WHERE look = {worst['look']} AND column_name = {_literal(column)} "
             f"AND is_drift AND comparison <> 'previous' AND metric {'' if is_schema else 'NOT '}LIKE 'schema%' "
@@ -210,18 +222,23 @@ def _of_drift(rows: pd.DataFrame, settings: Settings) -> Iterator[Finding]:
         yield replace(found, is_ongoing=bool(part["window_start"].max() == judged["window_start"].max()))
 
 
-def _of_anomalies(rows: pd.DataFrame, settings: Settings) -> Iterator[Finding]:
+def _of_anomalies(rows: pd.DataFrame, newest: datetime | None, settings: Settings) -> Iterator[Finding]:
     for (table, kind, series), part in _by(rows, _ANOMALY_KEY):
-        worst = _worst(part, part["score"].abs() / part["threshold"])
+        # Each slice and detector that saw a spike or a silence has a row of it; the time told is that of the row told.
+        incidents = _incidents(part) if kind in ("missing_pattern", "spike") else []
+        is_ongoing = kind != "missing_pattern" or newest is None or incidents[-1]["window_end"].max() + _STILL >= newest
+        # A silence that goes on matters more than one that was longer, and is over.
+        told = incidents[-1] if kind == "missing_pattern" and is_ongoing else part
+        label = _worst(told, told["score"].abs() / told["threshold"])
+        worst = part.loc[label].to_dict()
         name, where = shown(series), _of_slice(worst)
         numbers = f"{_number(worst['observed'])} where {_number(worst['expected'])} is usual"
         score = f"({worst['detector']} {worst['score']:.3g}, limit {worst['threshold']:.3g})"
         if kind == "outlier":
             said = f"{part['event_id'].nunique():,} strange events by {name}; the strangest{where} {numbers} {score}"
-        elif kind == "missing_pattern" and pd.notna(worst["window_end"]):
-            minutes = (worst["window_end"] - worst["window_start"]).total_seconds() / 60
-            usual = _number(worst["expected"])
-            said = f"{name}{where}: {_number(worst['observed'])} in {minutes // 60:.0f} h {minutes % 60:.0f} min, where {usual} are usual"
+        elif kind == "missing_pattern":
+            length = _length(worst["window_end"] - worst["window_start"])
+            said = f"{name}{where}: {_number(worst['observed'])} in {length}, where {_number(worst['expected'])} are usual"
         elif kind == "spike":
             said = f"{name}{where}: {numbers} in the strangest minute {score}"
         else:
@@ -231,12 +248,26 @@ def _of_anomalies(rows: pd.DataFrame, settings: Settings) -> Iterator[Finding]:
             f"AND series = {_literal(series)} ORDER BY abs(score) / threshold DESC"
         )
         numbers = (worst[name] for name in ("detector", "observed", "expected", "score", "threshold"))
-        yield _finding(kind, table, series, part, said, query, *numbers)
+        found = _finding(kind, table, series, part.loc[[label]] if incidents else part, said, query, *numbers)
+        besides = f" The query shows {len(incidents) - 1:,} more." if len(incidents) > 1 else ""
+        yield replace(found, text=f"{found.text}{besides}", count=len(part), is_ongoing=is_ongoing)
 
 
-def _worst(rows: pd.DataFrame, size: pd.Series) -> dict[str, Any]:
-    """The row of the greatest size."""
-    return rows.loc[size.fillna(0).idxmax()].to_dict()
+def _incidents(rows: pd.DataFrame) -> list[pd.DataFrame]:
+    """Rows whose windows overlap or touch, together; the oldest first."""
+    rows = rows.sort_values("window_start")
+    is_apart = rows["window_start"] > rows["window_end"].cummax().shift()
+    return [together for _, together in rows.groupby(is_apart.cumsum())]
+
+
+def _worst(rows: pd.DataFrame, size: pd.Series) -> Any:
+    """The label of the row of the greatest size, among those of the highest severity."""
+    ranks = _severities(rows).map(SEVERITIES.index)
+    return size.fillna(0)[ranks == ranks.max()].idxmax()
+
+
+def _severities(rows: pd.DataFrame) -> pd.Series:
+    return rows["severity"].where(rows["severity"].isin(SEVERITIES), "warning")
 
 
 def _finding(
@@ -253,16 +284,12 @@ def _finding(
     threshold: float | None = None,
 ) -> Finding:
     """Rows of one look about one thing as a finding."""
-    severity = max((one if one in SEVERITIES else "warning" for one in rows["severity"]), key=SEVERITIES.index)
+    severity = max(_severities(rows), key=SEVERITIES.index)
     begins = rows["window_start"].fillna(rows["event_time"]) if "event_time" in rows else rows["window_start"]
     ends = rows["window_end"].fillna(begins)
     began, ended = (utc(at.to_pydatetime()) if pd.notna(at) else None for at in (begins.min(), ends.max()))
     numbers = (None if one is None or isnan(one) else float(one) for one in (observed, expected, score, threshold))
     return Finding(kind, table, subject, severity, f"{said}, {_span(began, ended)}.", began, ended, len(rows), metric, *numbers, query)
-
-
-def _findings(rows: pd.DataFrame) -> str:
-    return "1 finding" if len(rows) == 1 else f"{len(rows):,} findings"
 
 
 def _of_slice(row: Mapping[str, Any]) -> str:
@@ -279,6 +306,11 @@ def _number(value: float | None) -> str:
     if value is None or isnan(value):
         return "nothing"
     return f"{value:,.0f}" if abs(value) >= 1000 or value == round(value) else f"{value:,.3g}"
+
+
+def _length(span: timedelta) -> str:
+    hours, minutes = divmod(round(span.total_seconds() / 60), 60)
+    return " ".join(filter(None, (f"{hours} h" if hours else "", f"{minutes} min" if minutes or not hours else "")))
 
 
 def _span(began: datetime | None, ended: datetime | None) -> str:

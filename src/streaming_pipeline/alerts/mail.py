@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from email.message import EmailMessage
 
-from streaming_pipeline.alerts.findings import KINDS, SEVERITIES, shown
+from streaming_pipeline.alerts.findings import ADVICE_OF_METRIC, KINDS, SEVERITIES, shown
 from streaming_pipeline.alerts.outbox import Alert
 from streaming_pipeline.alerts.webhook import escaped
 
@@ -53,12 +53,12 @@ def _ordered(alerts: Sequence[Alert]) -> list[Alert]:
 
 def _subject(alerts: Sequence[Alert], schema: str) -> str:
     """One line: the highest severity, and what it is about."""
-    titles = list(dict.fromkeys(_title(alert) for alert in alerts))
+    titles = list(dict.fromkeys(title(alert) for alert in alerts))
     rest = f"; {len(titles) - 3} more" if len(titles) > 3 else ""
     return f"[{_word(alerts[0])}] {schema}: {'; '.join(titles[:3])}{rest}"
 
 
-def _title(alert: Alert) -> str:
+def title(alert: Alert) -> str:
     """What an alert is about, in a few words."""
     kind = KINDS[alert.anomaly_type].title if alert.anomaly_type in KINDS else alert.anomaly_type
     about = f": {shown(alert.subject)}" if alert.subject else ""
@@ -78,9 +78,9 @@ def _facts(alert: Alert) -> list[tuple[str, str]]:
         ("Usual", _number(alert.expected)),
         ("Score", _number(alert.score)),
         ("Threshold", _number(alert.threshold)),
-        ("Findings", f"{alert.findings:,}"),
+        ("Rows found", f"{alert.findings:,}"),
         ("State", _state(alert)),
-        ("Next", KINDS[alert.anomaly_type].advice if alert.anomaly_type in KINDS and not alert.is_recovery else ""),
+        ("Next", _advice(alert)),
         ("Query", alert.query),
         ("Run", alert.link or alert.run_id),
         ("Rule", alert.rule),
@@ -95,11 +95,20 @@ def _state(alert: Alert) -> str:
     return "goes on; you will be told of its end" if alert.is_ongoing else "it was over when it was found"
 
 
+def _advice(alert: Alert) -> str:
+    """What to look at first."""
+    if alert.is_recovery or alert.anomaly_type not in KINDS:
+        return ""
+    kind = KINDS[alert.anomaly_type]
+    usual = kind.advice if alert.is_ongoing or not kind.advice_when_over else kind.advice_when_over
+    return ADVICE_OF_METRIC.get(alert.metric, usual)
+
+
 def _text_body(alerts: Sequence[Alert]) -> str:
     """The text part."""
     parts = []
     for alert in alerts[:MOST_WHOLE]:
-        lines = [f"{_word(alert)}: {_title(alert)}", alert.message, *(f"  {name}: {value}" for name, value in _facts(alert))]
+        lines = [f"{_word(alert)}: {title(alert)}", alert.message, *(f"  {name}: {value}" for name, value in _facts(alert))]
         parts.append("\n".join(lines))
     if rest := _rest(alerts):
         parts.append("\n".join(rest))
@@ -119,7 +128,7 @@ def _html_body(alerts: Sequence[Alert], schema: str) -> str:
         parts.append(
             f'<div style="border-left:4px solid {colour};padding:4px 0 4px 14px;margin:0 0 22px">'
             f'<h2 style="font-size:17px;margin:0 0 4px"><span style="color:{colour}">{_word(alert)}</span> '
-            f"{html.escape(_title(alert))}</h2>"
+            f"{html.escape(title(alert))}</h2>"
             f'<p style="margin:0 0 8px">{html.escape(alert.message)}</p>'
             f'<table style="border-collapse:collapse;font-size:13px">{rows}</table></div>'
         )
@@ -137,7 +146,7 @@ def webhook_text(alerts: Sequence[Alert], schema: str) -> str:
     """The same for a chat: a headline, and a line for each alert."""
     alerts = _ordered(alerts)
     lines = [f"*{escaped(_subject(alerts, schema))}*"]
-    lines += [f"• {_word(alert)} {escaped(_title(alert))}: {escaped(alert.message)}" for alert in alerts[:MOST_WHOLE]]
+    lines += [f"• {_word(alert)} {escaped(title(alert))}: {escaped(alert.message)}" for alert in alerts[:MOST_WHOLE]]
     lines += [escaped(line) for line in _rest(alerts)]
     if alerts[0].link.startswith("https://"):
         lines.append(f"<{alerts[0].link}|the run>")
@@ -151,7 +160,7 @@ def _word(alert: Alert) -> str:
 def _rest(alerts: Sequence[Alert]) -> list[str]:
     """A line for each alert that is not shown whole."""
     rest = alerts[MOST_WHOLE:]
-    lines = [f"{_word(alert)}: {_title(alert)}, {alert.event_time.astimezone(UTC):%Y-%m-%d %H:%M} UTC" for alert in rest[:MOST_LINES]]
+    lines = [f"{_word(alert)}: {title(alert)}, {alert.event_time.astimezone(UTC):%Y-%m-%d %H:%M} UTC" for alert in rest[:MOST_LINES]]
     if len(rest) > MOST_LINES:
         lines.append(f"and {len(rest) - MOST_LINES:,} more, in the table alert_outbox")
     return lines

@@ -1,7 +1,7 @@
 """Task 05: findings become alerts in `alert_outbox`, and what is due is sent."""
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -16,7 +16,7 @@ from streaming_pipeline.alerts import outbox, webhook
 from streaming_pipeline.alerts.deliver import PATIENCE, Journal, Message, Outcome, Plan, Temporary, deliver, plan
 from streaming_pipeline.alerts.derive import Occasion, derive, still_open
 from streaming_pipeline.alerts.findings import failed_tasks, job_failure, read_looks
-from streaming_pipeline.alerts.mail import compose, webhook_text
+from streaming_pipeline.alerts.mail import compose, title, webhook_text
 from streaming_pipeline.alerts.outbox import Alert
 from streaming_pipeline.alerts.rules import LONGEST, WITHOUT_FILE, Rules, load_rules
 from streaming_pipeline.alerts.silence import silences
@@ -30,8 +30,8 @@ class Sending:
     """What task 05 did."""
 
     new: tuple[Alert, ...]
-    counts: Mapping[str, int]
-    """How many alerts were sent, muted, became dead, wait for their cooldown (held), or wait to be delivered (waiting)."""
+    became: Mapping[str, Sequence[Alert]]
+    """The alerts that were sent, muted, became dead, wait for their cooldown (held), or wait to be delivered (waiting)."""
     waiting_for: tuple[str, ...]
     failed_tasks: tuple[str, ...]
     problems: tuple[str, ...]
@@ -45,8 +45,14 @@ class Sending:
     @property
     def note(self) -> str:
         """The same in a sentence."""
-        told = ", ".join(f"{count:,} {name}" for name, count in self.counts.items() if count)
-        return ": ".join(filter(None, (told, "; ".join(self.waiting_for))))
+        told = (f"{len(alerts):,} {name}{'' if name == 'sent' else _about(alerts)}" for name, alerts in self.became.items() if alerts)
+        return ": ".join(filter(None, (", ".join(told), "; ".join(self.waiting_for))))
+
+
+def _about(alerts: Iterable[Alert]) -> str:
+    """What they are about, in brackets."""
+    titles = list(dict.fromkeys(title(alert) for alert in alerts))
+    return f" ({', '.join(titles[:3])}{', …' if len(titles) > 3 else ''})"
 
 
 def send_alerts(
@@ -145,15 +151,16 @@ def _summary(
             f"{number} could not be delivered: DEAD in alert_outbox ({reasons}). Mend that, then `streaming-pipeline resend`, or the job "
             "resend_alerts."
         )
-    counts = {
-        "sent": len(outcome.of("SENT")),
-        "muted": len({alert.alert_id for alert in (*planned.muted, *new) if alert.status == "MUTED"}),
-        "dead": len(dead),
-        "held by their cooldown": len(planned.held),
-        "waiting": len(waiting),
+    muted = {alert.alert_id: alert for alert in (*planned.muted, *new) if alert.status == "MUTED"}
+    became = {
+        "sent": outcome.of("SENT"),
+        "muted": list(muted.values()),
+        "dead": dead,
+        "held by their cooldown": planned.held,
+        "waiting": waiting,
     }
     why = (alert.reason if alert.channel in senders else f"{CHANNELS[alert.channel].setting} is not set" for alert in waiting)
-    return Sending(tuple(new), counts, tuple(dict.fromkeys(filter(None, why)))[:3], failed, tuple(problems))
+    return Sending(tuple(new), became, tuple(dict.fromkeys(filter(None, why)))[:3], failed, tuple(problems))
 
 
 def run_link(settings: Settings, workspace_url: str, job_id: str) -> str:

@@ -24,6 +24,8 @@ _FENCE = 1e-5
 """Beyond the fence one usual event in so many is to be expected."""
 _NEAREST, _FEWEST = 3.0, 20
 """A fence lies no nearer, in spreads; and there where fewer events tell anything of a side."""
+_MANY = 0.02
+"""So many usual events flagged are more than anybody looks at."""
 _ENOUGH = 10
 """Flagged events that a threshold should rest on."""
 
@@ -72,6 +74,8 @@ def fit(frame: pd.DataFrame, slice_field: str | None, contamination: float, seed
             f"the threshold rests on {len(clean):,} held-out events: too few for a flag rate of {contamination:.3%}; "
             f"{round(2 * _ENOUGH / contamination):,} training events would do, or a higher contamination"
         )
+    if contamination > _MANY:
+        notes.append(f"contamination {contamination:g} has one usual event in {1 / contamination:.2g} flagged: is it meant to?")
     if excluded > contamination * len(frame):
         notes.append(f"{excluded / len(frame):.2%} of the events lie beyond the fence, and are flagged besides")
     if features.has_time_ and len(features.periods_) < 2:

@@ -128,7 +128,8 @@ def train(spark: SparkSession, settings: Settings) -> Training:
     row = reference(scores, scored[_TIME].to_numpy(), settings.model_full_name, version).to_row(None, settings.run_id, datetime.now(UTC))
     tables.append_rows(spark, settings, tables.BASELINES, [row])
     failed = [str(check) for check in checks if not check.is_passed]
-    said = f"refused: {'; '.join(failed)}" if failed else "passed"
+    passed = [str(check) for check in checks if check.is_passed]
+    said = "; ".join(f"{what}: {', '.join(of)}" for what, of in (("refused", failed), ("passed", passed)) if of)
     client.set_model_version_tag(settings.model_full_name, version, GATE_TAG, said)
     is_champion = champion is None or not failed
     if is_champion:
