@@ -829,6 +829,9 @@ def test_alerts_wait_until_there_is_a_mail_server_and_are_told_once(task, mailbo
     task.look(drift=[("value", True)])
     assert task.send(**secrets).note == "1 sent, 1 muted (drift: value)"
     assert box.mails[-1]["Subject"] == f"[RECOVERED] {task.settings.schema}: over: missing pattern: arrivals"
+    states = [(row["anomaly_type"], row["is_recovery"], row["state"]) for row in task.spark.sql(query("alerts")).collect()]
+    gap, drift = "missing_pattern", "drift"
+    assert sorted(states) == [(drift, False, "goes on"), (drift, False, "goes on"), (gap, False, "over by now"), (gap, True, "")]
     assert [row["rule"] for row in task.spark.sql(query("silences")).collect()] == ["drift"]
 
 

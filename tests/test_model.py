@@ -145,6 +145,7 @@ def test_the_same_events_give_the_same_model(clean, fitted):
 def test_a_threshold_that_rests_on_too_few_events_says_so(clean, fitted):
     assert fitted.note == ""
     assert "20,000 training events would do" in calibration.fit(clean.head(2_000), "event_type", 0.001).note
+    assert "one usual event in 5 flagged" in calibration.fit(clean.head(2_000), "event_type", 0.2).note
 
 
 @pytest.mark.parametrize("columns", [["value"], ["timestamp_unix"], ["event_type", "value"], ["value", "timestamp_unix"]])

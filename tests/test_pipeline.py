@@ -221,12 +221,14 @@ def test_the_report_tells_what_the_tables_hold(report, pipeline, browser):
     assert {name: int(count.replace(",", "")) for count, _, name in stages} == pipeline.counts()
     alerts = pipeline.spark.table(pipeline.settings.table("alert_outbox")).where("NOT is_recovery").collect()
     told = page.locator(".wrong > li").all_inner_texts()
+    pipeline.spark.sql(f"USE `{pipeline.schema}`")
     assert alerts
+    goes_on = {row["message"] for row in pipeline.spark.sql(query("alerts")).collect() if row["state"] == "goes on"}
     for alert in alerts:
+        assert any(alert["message"] in text and ("· goes on" in text) == (alert["message"] in goes_on) for text in told)
         assert any(alert["message"] in text and f"{alert['severity']} · {alert['anomaly_type']}" in text for text in told)
     for alert in page.locator(".wrong > li").all():
         assert len(alert.locator("details").text_content()) > 300, "what the runbook says to do"
-    pipeline.spark.sql(f"USE `{pipeline.schema}`")
     assert rows_of("The twenty strangest events")[0].startswith(pipeline.spark.sql(query("top_anomalies")).first()["event_id"])
     assert any(f"\t{pipeline.after_first_run['silver_events']:,}\t" in row for row in rows_of("Jobs and stages of the silver write"))
     assert len(rows_of("Versions of the model")) == len(versions(pipeline.settings))
@@ -494,6 +496,8 @@ def test_a_challenger_that_the_gate_refuses_leaves_the_champion(pipeline, monkey
     assert not refused.is_champion and champion_version(pipeline.settings) == champion
     assert f"version {refused.version} is no champion, version {champion} stays it: agreement" in refused.note
     assert versions(pipeline.settings)[0]["gate"].startswith("refused: agreement")
+    measured = versions(pipeline.settings)[-1]["gate"]
+    assert measured.startswith("passed: flag_rate 0.00") and "recall 1 (0.8 or more)" in measured
     with Command("model", "list", "--home", str(pipeline.home), "--schema", pipeline.schema) as command:
         code, out, err = command.result()
     assert code == 0 and f"version {champion}  champion  " in out and "gate: refused: agreement" in out, err

@@ -310,12 +310,14 @@ def _doctor(options: argparse.Namespace, console: Console) -> int:
     from streaming_pipeline.local.doctor import examine
     from streaming_pipeline.local.job import find_bundle
 
-    is_well = True
+    wrong = 0
     for finding in examine(options.home, find_bundle()):
         mark = "[green]ok[/green]     " if finding.is_well else "[red]wrong[/red]  "
         console.print(f"{mark}  [bold]{finding.part}[/bold]  {escape(finding.text)}", soft_wrap=True, highlight=False)
-        is_well &= finding.is_well
-    return 0 if is_well else 1
+        wrong += not finding.is_well
+    parts = "1 part is" if wrong == 1 else f"{wrong} parts are"
+    console.print(f"{parts} wrong: mend that first." if wrong else "All is well: a run would work here.")
+    return 1 if wrong else 0
 
 
 @contextmanager

@@ -267,7 +267,7 @@ DRIFT_METRICS = Table(
         ),
         ("value", "DOUBLE", "the metric; of a change of schema the share of records, in per cent"),
         ("p_value", "DOUBLE", "adjusted for the number of tests of the look (Benjamini and Hochberg)"),
-        ("threshold", "DOUBLE", "from this size on it is drift, if it is significant"),
+        ("threshold", "DOUBLE", "from this size on it is drift, if it is significant; std_ratio also up to 1 / threshold"),
         ("records", "BIGINT", "rows of the window"),
         ("compared_records", "BIGINT", "rows of what it is compared with"),
         ("status", "STRING", "ok, drift, or unknown where there are too few rows to say"),

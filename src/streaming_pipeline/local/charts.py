@@ -109,23 +109,23 @@ def lines(rows: Rows, time: str, names: dict[str, str], ylabel: str, log: bool =
 
 def heat_map(cells: Rows) -> Figure:
     """Drift: columns × windows, how many times its threshold the worst metric is; a dot where it is drift."""
-    times = sorted({cell["window_start"] for cell in cells})
     columns = sorted({cell["column_name"] for cell in cells}, reverse=True)
     axes = _axes(height=0.9 + 0.32 * len(columns))
-    at = {column: place for place, column in enumerate(columns)}
-    step = min((b - a for a, b in pairwise(times)), default=None)
-    begin, width = mdates.date2num(times[0]), (step.total_seconds() / 86_400 if step else 1 / 24)
-    count = round((mdates.date2num(times[-1]) - begin) / width) + 1
-    map_ = np.full((len(columns), count), np.nan)
     drifts = []
-    for cell in cells:
-        moment = mdates.date2num(cell["window_start"])
-        map_[at[cell["column_name"]], round((moment - begin) / width)] = min(cell["times_threshold"], 2.0)
-        if cell["is_drift"]:
-            drifts.append((moment + width / 2, at[cell["column_name"]]))
-    extent = (begin, begin + count * width, -0.5, len(columns) - 0.5)
-    axes.imshow(map_, cmap=_HEAT, vmin=0, vmax=2, aspect="auto", origin="lower", extent=extent, interpolation="nearest")
+    for place, column in enumerate(columns):
+        row = [cell for cell in cells if cell["column_name"] == column]
+        begins, ends = (mdates.date2num([cell[name] for cell in row]) for name in ("window_start", "window_end"))
+        # Hours of most columns, days of the model's scores.
+        width = (ends - begins).min()
+        places = ((begins - begins.min()) / width).round().astype(int)
+        colours = np.full((1, places.max() + 1), np.nan)
+        colours[0, places] = [min(cell["times_threshold"], 2.0) for cell in row]
+        extent = (begins.min(), begins.min() + colours.shape[1] * width, place - 0.5, place + 0.5)
+        axes.imshow(colours, cmap=_HEAT, vmin=0, vmax=2, aspect="auto", origin="lower", extent=extent, interpolation="nearest")
+        drifts += [(middle, place) for middle, cell in zip((begins + ends) / 2, row, strict=True) if cell["is_drift"]]
     axes.plot(*_columns(drifts), ".", color=ALARM, markersize=3)
+    axes.set_xlim(*mdates.date2num([min(cell["window_start"] for cell in cells), max(cell["window_end"] for cell in cells)]))
+    axes.set_ylim(-0.5, len(columns) - 0.5)
     axes.set_yticks(range(len(columns)), ["all columns" if column == "*" else column for column in columns])
     axes.grid(False)
     axes.xaxis_date()

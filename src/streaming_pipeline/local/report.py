@@ -69,6 +69,8 @@ def _held(spark: SparkSession, settings: Settings, contract: Contract, home: Pat
         "look": asked["freshness"][-1] if asked["freshness"] else None,
         "wrong": wrong,
         "severities": Counter(alert["severity"] for alert in wrong),
+        "flagged": sum(row["flagged"] for row in asked["model_versions"]),
+        "going_on": sum(alert["state"] == "goes on" for alert in wrong),
         "charts": _charts(asked, contract),
         "run": run,
         "versions": versions(settings) if has_models(home) else [],
@@ -141,7 +143,8 @@ def _charts(asked: dict[str, list], contract: Contract) -> dict[str, list[tuple[
             )
     if asked["drift_map"]:
         caption = (
-            "Drift by column and window: the stronger the colour, the nearer the worst metric is to twice its threshold; a dot is drift"
+            "Drift by column and window. Colour: the worst metric as a share of its threshold, strongest at twice that; a dot: drift. "
+            "Blank: too few events to judge, or the baseline was being learnt"
         )
         add("drift", caption, charts.heat_map(asked["drift_map"]))
     for field in contract.fields:

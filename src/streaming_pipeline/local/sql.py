@@ -86,10 +86,10 @@ def _is_query(spark: SparkSession, text: str) -> bool:
     """Whether the text only reads tables: it begins as a query does, and no part of its plan, subqueries included, is a command
     (SHOW and DESCRIBE apart), writes, names a folder (DESCRIBE DETAIL '/…') or runs a program (TRANSFORM … USING).
     """
-    if not _QUERY.match(sqlparse.format(text, strip_comments=True)):
-        return False  # such as RESTORE or EXECUTE IMMEDIATE, whose plans are no commands
     command = spark._jvm.java.lang.Class.forName("org.apache.spark.sql.catalyst.plans.logical.Command")
     parts = [spark._jsparkSession.sessionState().sqlParser().parsePlan(text)]
+    if not _QUERY.match(sqlparse.format(text, strip_comments=True)):
+        return False  # such as RESTORE or EXECUTE IMMEDIATE, whose plans are no commands
     while parts:
         plan = parts.pop()
         name = plan.getClass().getSimpleName()

@@ -1,7 +1,7 @@
-SELECT window_start, column_name, worst.drifts AS is_drift, worst.times AS times_threshold, worst.metric, worst.slice, worst.value,
+SELECT window_start, window_end, column_name, worst.drifts AS is_drift, worst.times AS times_threshold, worst.metric, worst.slice, worst.value,
   worst.threshold
 FROM (
-  SELECT window_start, column_name, max(struct(is_drift AS drifts, times, metric, slice, value, threshold)) AS worst
+  SELECT window_start, max(window_end) AS window_end, column_name, max(struct(is_drift AS drifts, times, metric, slice, value, threshold)) AS worst
   FROM (
     SELECT *, coalesce(
       CASE WHEN metric = 'std_ratio' THEN greatest(value, try_divide(1, value)) ELSE abs(value) END / nullif(threshold, 0), 1) AS times
