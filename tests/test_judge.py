@@ -1,5 +1,6 @@
 """The judge against tables that the real rules made of two productions, and against tables spoilt on purpose."""
 
+import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -155,8 +156,11 @@ def test_what_is_missing_is_counted_and_what_detectors_say(spark, spoilt, truth_
     assert verdicts["malformed"].note == f"{tombstones} are not in quarantined_events"
     assert f"high {len(high)} of {len(high)}" in verdicts["outlier"].note
     assert f"precision {len(high) / (len(high) + 5):.1%} of {len(high) + 5} flagged events" in verdicts["outlier"].note
-    assert verdicts["spike"].note == "1 other findings of this kind in anomaly_logs"
-    assert verdicts["drift"].note == "no such finding in drift_metrics"
+    assert verdicts["spike"].note.startswith("1 other findings of this kind in anomaly_logs")
+    # Whoever makes a small demo is told why less is found.
+    assert re.fullmatch(
+        r"no such finding in drift_metrics: [1-9]\d? events an hour, where a window is judged from 100 on", verdicts["drift"].note
+    )
 
 
 def test_without_truth_there_is_nothing_to_judge_by(spark, offline_settings, tmp_path):

@@ -11,6 +11,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from streaming_pipeline.errors import UsageError
+from streaming_pipeline.monitoring.baseline import MIN_RECORDS
 from streaming_pipeline.settings import Settings
 from streaming_pipeline.spoilt_payloads import SPOILT
 from streaming_pipeline.synthetic import EVENT_FAULTS, FAULTS, WINDOW_FAULTS
@@ -181,6 +182,10 @@ def _judge_windows(spark: SparkSession, settings: Settings, kind: str, lines: li
         .first()
     )
     note = f"{row['elsewhere']} other findings of this kind in {name}" if row["found"] or row["elsewhere"] else f"no such finding in {name}"
+    if row["found"] < len(lines) and (silver := _table(spark, settings, "silver_events")):
+        times = silver.agg(F.count("*"), F.unix_seconds(F.max("timestamp")) - F.unix_seconds(F.min("timestamp"))).first()
+        rate = 3600 * times[0] / max(times[1] or 0, 1)
+        note += f": {rate:.0f} events an hour, where a window is judged from {MIN_RECORDS} on" if rate < MIN_RECORDS else ""
     return Verdict(kind, len(lines), row["found"], note)
 
 

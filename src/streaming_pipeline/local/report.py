@@ -143,8 +143,8 @@ def _charts(asked: dict[str, list], contract: Contract) -> dict[str, list[tuple[
             )
     if asked["drift_map"]:
         caption = (
-            "Drift by column and window. Colour: the worst metric as a share of its threshold, strongest at twice that; a dot: drift. "
-            "Blank: too few events to judge, or the baseline was being learnt"
+            "Drift by column and window. Colour: the worst metric as a share of its threshold, strongest at twice that; a dot: drift, "
+            "which is significant besides. Blank: too few events to judge, or the baseline was being learnt"
         )
         add("drift", caption, charts.heat_map(asked["drift_map"]))
     for field in contract.fields:
