@@ -19,7 +19,7 @@ from streaming_pipeline.detectors import DETECTORS, bins
 from streaming_pipeline.detectors.summary import Summary
 from streaming_pipeline.errors import PipelineError, UsageError
 from streaming_pipeline.monitoring import baseline, detection, profile, schema
-from streaming_pipeline.monitoring.detection import begin_look, detect
+from streaming_pipeline.monitoring.detection import Asked, ask, begin_look, detect
 from streaming_pipeline.monitoring.state import State
 from streaming_pipeline.queries import query
 from streaming_pipeline.settings import Settings
@@ -60,6 +60,13 @@ def fill_silver(spark, settings, generated, **more):
     return columns
 
 
+def look(spark, settings, contract, number, new, now):
+    """One look at rows of silver."""
+    begun = begin_look(spark, settings, number)
+    asked = Asked() if new is None else ask(spark, settings, contract, begun, new, None, None, now)
+    return detect(spark, settings, contract, begun, new, asked, now, waiting=0)
+
+
 def look_at(spark, settings, columns, borders):
     """Looks at the arrivals between these places of the columns, each just behind its last arrival."""
     contract = load_contract(settings.contract_path)
@@ -67,7 +74,7 @@ def look_at(spark, settings, columns, borders):
     for number, (begin, end) in enumerate(pairwise(borders), 1):
         now = datetime.fromtimestamp(columns["arrival_ms"][end - 1] / 1000 + 1, UTC)
         new = silver.where(f"offset >= {begin} AND offset < {end}") if end > begin else None
-        last = detect(spark, settings, contract, begin_look(spark, settings, number), new, None, None, now, waiting=0)
+        last = look(spark, settings, contract, number, new, now)
     return last
 
 
@@ -187,20 +194,10 @@ def test_a_look_that_did_not_come_to_its_end_is_made_again_and_tells_nothing_twi
     now = datetime.fromtimestamp(columns["arrival_ms"][-1] / 1000 + 1, UTC)
     first = silver.where("offset < 50000")
     middle = datetime.fromtimestamp(columns["arrival_ms"][49_999] / 1000 + 1, UTC)
-    detect(spark, offline_settings, contract, begin_look(spark, offline_settings, 1), first, None, None, middle, waiting=0)
+    look(spark, offline_settings, contract, 1, first, middle)
     counts = []
     for _ in range(2):
-        detect(
-            spark,
-            offline_settings,
-            contract,
-            begin_look(spark, offline_settings, 2),
-            silver.where("offset >= 50000"),
-            None,
-            None,
-            now,
-            waiting=0,
-        )
+        look(spark, offline_settings, contract, 2, silver.where("offset >= 50000"), now)
         counts.append({name: len(held(spark, offline_settings, name)) for name in names})
     assert counts[0] == counts[1] and all(counts[0].values())
     records = held(spark, offline_settings, "profile_metrics", "slice = '*' AND column_name = 'event_id'")
@@ -217,7 +214,7 @@ def test_fields_that_may_be_empty_and_times_that_cannot_be(spark, offline_settin
     columns = fill_silver(spark, changed, generated, channel=values)
     contract = load_contract(changed.contract_path)
     now = START + timedelta(hours=6)
-    detect(spark, changed, contract, begin_look(spark, changed, 1), spark.table(changed.table("silver_events")), None, None, now, waiting=0)
+    look(spark, changed, contract, 1, spark.table(changed.table("silver_events")), now)
     rows = held(spark, changed, "profile_metrics", "column_name = 'channel' AND slice = '*'")
     assert (sum(row["records"] for row in rows), sum(row["nulls"] for row in rows)) == (size, sum(v is None for v in values))
     assert held(spark, changed, "anomaly_logs") == []
@@ -297,16 +294,14 @@ def test_a_new_baseline_is_a_command_and_in_force_from_the_next_look_on(spark, o
     contract, silver = shipped_contract(), spark.table(settings.table("silver_events"))
     border = int(np.searchsorted(columns["arrival_ms"], (START + timedelta(days=6)).timestamp() * 1000))
     at = lambda place: datetime.fromtimestamp(columns["arrival_ms"][place] / 1000 + 1, UTC)  # noqa: E731
-    detect(
-        spark, settings, contract, begin_look(spark, settings, 1), silver.where(f"offset < {border}"), None, None, at(border - 1), waiting=0
-    )
+    look(spark, settings, contract, 1, silver.where(f"offset < {border}"), at(border - 1))
     psi = "metric = 'psi' AND slice = '*' AND comparison = 'baseline'"
     assert {row["is_drift"] for row in held(spark, settings, "drift_metrics", f"{psi} AND window_start >= '2026-03-06'")} == {True}
 
     begin, end = (str(START + timedelta(days=days)) for days in (4, 6))
     made = baseline.set_baseline(spark, settings, baseline.Choice.from_texts("after the change", begin, end))
     assert (made.baseline_id, made.windows) == (2, 48)
-    detect(spark, settings, contract, begin_look(spark, settings, 2), silver.where(f"offset >= {border}"), None, None, at(-1), waiting=0)
+    look(spark, settings, contract, 2, silver.where(f"offset >= {border}"), at(-1))
     second = held(spark, settings, "drift_metrics", f"{psi} AND look = 2")
     assert len(second) >= 20 and {(row["baseline_id"], row["is_drift"]) for row in second} == {(2, False)}
     # What the baseline held is remembered: its first hour is judged already.

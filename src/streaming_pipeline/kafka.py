@@ -59,6 +59,9 @@ def spark_options(kafka: KafkaSettings) -> dict[str, str]:
         "kafkaConsumer.pollTimeoutMs": "40000",
         "kafka.default.api.timeout.ms": "40000",
         "fetchOffset.numRetries": "1",
+        # Kafka answers one request of a connection at a time. A reader that has got all there is has asked for more already, and Spark's
+        # next question, for the ends of the partition, waits for that: twice half a second, Kafka's own value, for each small batch.
+        "kafka.fetch.max.wait.ms": "5",
     }
     if SERVICE_CREDENTIAL not in kafka.options:
         options |= {f"kafka.{key}": value for key, value in _java_security(kafka).items()}

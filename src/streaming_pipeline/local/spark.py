@@ -76,6 +76,12 @@ def start_session(
         # With Delta's extension, `spark.sql(text, args)` leaves its parameters unbound otherwise (Spark 4.1).
         "spark.sql.legacy.parameterSubstitution.constantsOnly": "true",
         "spark.databricks.delta.snapshotPartitions": "2",
+        # The usual ways to rename a local file start `readlink`, a process of its own, up to eight times: each commit of a table would
+        # take twice as long. One run at a time works on a home, which is all that these ask for.
+        "spark.delta.logStore.file.impl": "io.delta.storage.LocalLogStore",
+        "spark.sql.streaming.checkpointFileManagerClass": (
+            "org.apache.spark.sql.execution.streaming.checkpointing.FileSystemBasedCheckpointFileManager"
+        ),
         # VACUUM lists folders with this many tasks; Spark's 10,000 take a minute for a table of three files.
         "spark.sql.sources.parallelPartitionDiscovery.parallelism": str(cores),
         # Spark's own pattern misses the PEM key and the login of the Kafka source.

@@ -181,7 +181,10 @@ def set_baseline(spark: SparkSession, settings: Settings, choice: Choice) -> Mad
 def held_by(silver: DataFrame, contract: Contract, baseline: Baseline) -> Profiles:
     """Profiles of the windows that a baseline stands on."""
     past = silver.where(in_windows(contract, baseline.windows, baseline.shape.window_minutes))
-    return profile.collect(past, profile.counts(past, contract, baseline.shape).toArrow(), contract, baseline.shape)
+    counted, asked = at_once(
+        lambda: profile.counts(past, contract, baseline.shape).toArrow(), lambda: profile.details(past, contract, baseline.shape)
+    )
+    return profile.collect(counted, asked, contract)
 
 
 def make(

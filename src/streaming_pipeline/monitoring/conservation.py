@@ -2,13 +2,14 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import reduce
+from functools import partial, reduce
 from operator import and_, or_
 
 from pyspark.sql import Column, DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 
 from streaming_pipeline import kafka, tables
+from streaming_pipeline.at_once import at_once
 from streaming_pipeline.coordinates import KEY, count_by_partition, lies_in
 from streaming_pipeline.settings import KafkaSettings, Settings
 
@@ -50,8 +51,12 @@ class Conservation:
 
 def count_rows(spark: SparkSession, settings: Settings) -> dict[str, int]:
     """How many rows each table of the law has, as Delta's statistics say, and how much of quarantine is open."""
-    totals = {name: tables.row_count(spark, settings, name) for name in ("bronze_events", *tables.PLACES)}
-    resolved = spark.table(settings.table("quarantined_events")).where("resolved_at IS NOT NULL").count()
+    names = ("bronze_events", *tables.PLACES)
+    resolved, *counts = at_once(
+        spark.table(settings.table("quarantined_events")).where("resolved_at IS NOT NULL").count,
+        *(partial(tables.row_count, spark, settings, name) for name in names),
+    )
+    totals = dict(zip(names, counts, strict=True))
     return {**totals, "open_quarantine": totals["quarantined_events"] - resolved}
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 import pyarrow as pa
-from pyspark.sql import DataFrame, Row, SparkSession
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from streaming_pipeline import tables
@@ -17,7 +17,8 @@ from streaming_pipeline.monitoring import state as states
 from streaming_pipeline.monitoring.arrivals import Anomaly, Watch
 from streaming_pipeline.monitoring.baseline import SILVER, Baseline
 from streaming_pipeline.monitoring.findings import Found, Look, write
-from streaming_pipeline.monitoring.profile import ALL, Profiles, Shape
+from streaming_pipeline.monitoring.profile import ALL, Details, Profiles, Shape
+from streaming_pipeline.monitoring.schema import UnknownField
 from streaming_pipeline.monitoring.scores import Scored, judge_scores
 from streaming_pipeline.monitoring.state import State
 from streaming_pipeline.monitoring.windows import DAY_MINUTES, start_of
@@ -36,8 +37,23 @@ class Begun:
     """What a look of this number begins with: the state that the one before has left, and the newest baseline."""
 
     look: int
-    held: list[Row]
+    state: State
     baseline: Baseline | None
+    """None also where its windows are not those that are set now."""
+    newest_id: int
+    """Of the newest baseline; 0: there is none."""
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """What the tables say of the rows that are new: of silver their counts (None: there are none) and, by the baseline, the details of
+    their columns; of bronze (None: nothing came) the fields that the contract lacks; of quarantine the reasons; of gold the scores."""
+
+    counted: pa.Table | None = None
+    details: Details | None = None
+    unknown: list[UnknownField] | None = None
+    rejected: dict[tuple[int, str], int] = field(default_factory=dict)
+    scored: Scored = field(default_factory=lambda: Scored(0, 0, []))
 
 
 @dataclass(frozen=True)
@@ -57,8 +73,35 @@ class Detection:
 def begin_look(spark: SparkSession, settings: Settings, look: int) -> Begun:
     """Create the tables that are missing, take away what a look of this number has left behind, and read what it begins with."""
     created = tables.create_missing(spark, settings, _TABLES)
-    held = [] if tables.MONITOR_STATE.name in created else states.finished(spark, settings, look, _TABLES)
-    return Begun(look, held, None if tables.BASELINES.name in created else baselines.newest(spark, settings, SILVER))
+    held, newest = at_once(
+        lambda: [] if tables.MONITOR_STATE.name in created else states.finished(spark, settings, look, _TABLES),
+        lambda: None if tables.BASELINES.name in created else baselines.newest(spark, settings, SILVER),
+    )
+    baseline = newest if newest and newest.shape.window_minutes == settings.window_minutes else None
+    return Begun(look, states.load(held, baseline), baseline, newest.baseline_id if newest else 0)
+
+
+def ask(
+    spark: SparkSession,
+    settings: Settings,
+    contract: Contract,
+    begun: Begun,
+    new: DataFrame,
+    bronze: DataFrame | None,
+    quarantined: DataFrame | None,
+    now: datetime,
+) -> Asked:
+    """Ask the new rows of silver, bronze and quarantine, and what gold has scored, all that does not depend on what is found."""
+    shape = begun.baseline.shape if begun.baseline else _first_shape(settings, contract)
+    counted, details, unknown, rejected, scored = at_once(
+        lambda: profile.counts(new, contract, shape).toArrow(),
+        # Of the first windows it is asked once their bins are known.
+        lambda: profile.details(new, contract, shape) if begun.baseline else None,
+        lambda: schema.unknown_fields(bronze) if bronze is not None else None,
+        lambda: schema.rejections(quarantined, settings.window_minutes) if quarantined is not None else {},
+        lambda: judge_scores(spark, settings, contract, begun.state.scores, now),
+    )
+    return Asked(counted if len(counted) else None, details, unknown, rejected, scored)
 
 
 def detect(
@@ -67,45 +110,34 @@ def detect(
     contract: Contract,
     begun: Begun,
     new: DataFrame | None,
-    bronze: DataFrame | None,
-    quarantined: DataFrame | None,
+    asked: Asked,
     now: datetime,
     waiting: int | None,
 ) -> Detection:
-    """Look at the new rows of silver, bronze and quarantine (None: there are none) and write what is found.
+    """Judge what was asked of the new rows, of which `new` are those of silver, and write what is found.
 
     `waiting` records on the topic say that its source is not silent, whatever the tables hold.
     """
-    baseline = begun.baseline
-    is_first = begun.look == 1
-    version = baseline.baseline_id if baseline else 0
-    if baseline and baseline.shape.window_minutes != settings.window_minutes:
-        baseline = None
-    state = states.load(begun.held, baseline)
+    state, baseline, is_first = begun.state, begun.baseline, begun.look == 1
+    counted, details = asked.counted, asked.details
     if baseline and state.baseline_id != baseline.baseline_id:
         # A command made it since the last look. The window that is open now was begun with other bins: the next one is the first.
         values.learn(state.memories, baseline.reference, baseline.shape)
         state.next_window = max(_closed_before(settings, state.last_minute), baseline.windows[-1]) + 1
     shape = baseline.shape if baseline else _first_shape(settings, contract)
 
-    counted, unknown, rejected, scored = at_once(
-        lambda: profile.counts(new, contract, shape).toArrow() if new is not None else None,
-        lambda: schema.unknown_fields(bronze) if bronze is not None else [],
-        lambda: schema.rejections(quarantined, settings.window_minutes) if quarantined is not None else {},
-        lambda: judge_scores(spark, settings, contract, state.scores, now) if new is not None else Scored(0, 0, []),
-    )
     anomalies, until = _judge_arrivals(state, _arrivals(counted, shape, now), now, waiting)
     closed_before = _closed_before(settings, until)
     made = None
-    if baseline is None and new is not None:
+    if baseline is None and counted is not None:
         # What is new in the first look is all there is, and counted already.
         known = _by_event_window(counted) if is_first else None
-        made = baseline = _first_baseline(spark, settings, contract, closed_before, anomalies, version + 1, known)
+        made = baseline = _first_baseline(spark, settings, contract, closed_before, anomalies, begun.newest_id + 1, known)
         # Counted without bins: minutes' means are judged from the next look on.
         if made and set(made.shape.slices) != set(shape.slices):
             counted = profile.counts(new, contract, made.shape).toArrow()
         shape = made.shape if made else shape
-    profiles = profile.collect(new, counted, contract, shape) if counted is not None else {}
+    profiles = profile.collect(counted, details or profile.details(new, contract, shape), contract) if counted is not None else {}
     if made:
         # What is new in the first look holds the baseline's windows whole.
         reference = profiles if is_first else baselines.held_by(spark.table(settings.table(SILVER)), contract, made)
@@ -120,12 +152,13 @@ def detect(
     anomalies += values.strange_minutes(counted, fences, shape) if fences and not made else []
     outside = values.outside(spark, new, fences, contract, shape) if fences else None
     judged = _judge_drift(state, baseline, profiles, closed_before) if baseline else []
-    judged += scored.judged
-    if bronze is not None:
-        judged += schema.changes(state.schema, unknown, rejected, _by_window(counted, settings.window_minutes), settings.window_minutes)
+    judged += asked.scored.judged
+    if asked.unknown is not None:
+        arrived = _by_window(counted, settings.window_minutes)
+        judged += schema.changes(state.schema, asked.unknown, asked.rejected, arrived, settings.window_minutes)
 
     found = Found(profiles, judged, anomalies, outside, baseline, made is not None)
-    if new is not None or bronze is not None or judged or anomalies:
+    if counted is not None or asked.unknown is not None or judged or anomalies:
         findings = write(spark, settings, Look(begun.look, settings.run_id, now, settings.window_minutes), state, found)
     else:
         findings = {}
@@ -133,7 +166,8 @@ def detect(
     if state.last_minute is not None and not waiting:
         silent = max(0.0, now.timestamp() - 60 * (state.last_minute + 1))
         allowed = state.watches[ALL].silence_allowed(state.last_minute + 1)
-    return Detection(findings, silent, allowed, {one.name: one.records for one in unknown}, scored.records, scored.flagged)
+    unknown = {one.name: one.records for one in asked.unknown or ()}
+    return Detection(findings, silent, allowed, unknown, asked.scored.records, asked.scored.flagged)
 
 
 def _first_shape(settings: Settings, contract: Contract) -> Shape:

@@ -14,7 +14,7 @@ from streaming_pipeline.errors import PipelineError
 from streaming_pipeline.monitoring import conservation
 from streaming_pipeline.monitoring.conservation import Conservation, Offsets
 from streaming_pipeline.monitoring.degradation import MOST_LOOKS, Figures, judge_figures
-from streaming_pipeline.monitoring.detection import Detection, begin_look, detect
+from streaming_pipeline.monitoring.detection import Asked, Detection, ask, begin_look, detect
 from streaming_pipeline.monitoring.findings import Look, write_worse
 from streaming_pipeline.monitoring.freshness import Freshness, freshness, health
 from streaming_pipeline.monitoring.windows import utc
@@ -79,21 +79,21 @@ def monitor_silver_events(spark: SparkSession, settings: Settings) -> MonitorLog
     verified_before: Offsets = last["verified_until"] if last else {}
     # The first look sees all there is. One behind rows of an older version, which had no numbers, is none.
     look = (last["look"] or 1) + 1 if last else 1
+    begun = begin_look(spark, settings, look)
     if last and last["totals"] == totals and read_before == verified_before and not last["unaccounted_records"]:
         # All was in order and no row has come since: there is nothing to read.
-        begun, law = begin_look(spark, settings, look), Conservation(unaccounted=0)
+        law, new, asked = Conservation(unaccounted=0), None, Asked()
         seen, rate = Freshness(0, 0, None, None), None
-        new = bronze = quarantined = None
     else:
         new = _new_rows(spark, settings, "silver_events", "processed_at", last)
-        begun, law, seen, rate = at_once(
-            lambda: begin_look(spark, settings, look),
+        bronze = _new_rows(spark, settings, "bronze_events", "ingested_at", last)
+        quarantined = _new_rows(spark, settings, "quarantined_events", "quarantined_at", last)
+        law, seen, rate, asked = at_once(
             lambda: conservation.check(spark, settings, verified_before, totals),
             lambda: freshness(new, contract, settings.late_after_seconds),
             lambda: _silver_rate(spark, settings),
+            lambda: ask(spark, settings, contract, begun, new, bronze, quarantined, datetime.now(UTC)),
         )
-        bronze = _new_rows(spark, settings, "bronze_events", "ingested_at", last)
-        quarantined = _new_rows(spark, settings, "quarantined_events", "quarantined_at", last)
     read_until = {**read_before, **{span.key: span.last + 1 for span in law.spans}}
     lost, lag = _ask_kafka(spark, settings, law, read_until)
     # Looked at again from where they were: everything if records are unaccounted for; a partition if some of its records are lost, or
@@ -104,7 +104,7 @@ def monitor_silver_events(spark: SparkSession, settings: Settings) -> MonitorLog
     lost_records = None if lost is None else sum(lost.values())
 
     now = datetime.now(UTC)
-    detection = detect(spark, settings, contract, begun, new if seen.records else None, bronze, quarantined, now, lag)
+    detection = detect(spark, settings, contract, begun, new, asked, now, lag)
 
     # After the queries and after Kafka was asked: the row tells of the tables as they were until now. Behind the last look also where
     # the clock was set back since: the newest row is where the next look begins.

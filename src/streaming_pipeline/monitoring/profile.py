@@ -206,15 +206,31 @@ Profiles = dict[tuple[int, str, str], ColumnProfile]
 """By window, slice and column."""
 
 
-def collect(silver: DataFrame, counted: pa.Table, contract: Contract, shape: Shape) -> Profiles:
-    """Profile rows of silver, each slice and all of them together; `counted` holds their `counts`."""
-    found = _counted(counted, contract)
+@dataclass(frozen=True, eq=False)
+class Details:
+    """What is asked of each column of some rows of silver, besides their `counts`."""
+
+    sketched: pa.Table | None
+    by_category: list[dict[tuple[int, str, str], dict[str, int]]]
+    by_number: list[dict[tuple[int, str, str], tuple[Summary, Summary]]]
+
+
+def details(silver: DataFrame, contract: Contract, shape: Shape) -> Details:
+    """Ask it."""
     counted_by_query = [name for name in categories(contract) if name != contract.slice_field]
-    sketched, by_category, by_number = at_once(
-        lambda: sketches(silver, contract, shape).toArrow() if many_valued(contract) else None,
-        lambda: at_once(*(partial(_category_counts, silver, name, contract, shape) for name in counted_by_query)),
-        lambda: at_once(*(partial(_summaries, silver, name, contract, shape) for name in numbers(contract))),
+    return Details(
+        *at_once(
+            lambda: sketches(silver, contract, shape).toArrow() if many_valued(contract) else None,
+            lambda: at_once(*(partial(_category_counts, silver, name, contract, shape) for name in counted_by_query)),
+            lambda: at_once(*(partial(_summaries, silver, name, contract, shape) for name in numbers(contract))),
+        )
     )
+
+
+def collect(counted: pa.Table, asked: Details, contract: Contract) -> Profiles:
+    """The profiles of rows of silver, each slice and all of them together, from their `counts` and `details`."""
+    found = _counted(counted, contract)
+    sketched, by_category = asked.sketched, list(asked.by_category)
     if contract.slice_field in categories(contract):
         by_category.append(_categories_of_slices(found, contract.slice_field))
     if sketched is not None:
@@ -227,7 +243,7 @@ def collect(silver: DataFrame, counted: pa.Table, contract: Contract, shape: Sha
         for key, categories_here in by_key.items():
             found[key].categories = _most_frequent(categories_here)
             found[key].distinct = len(categories_here)
-    for summaries in by_number:
+    for summaries in asked.by_number:
         for key, (raw, scaled) in summaries.items():
             found[key].raw, found[key].scaled = raw, scaled
     return found
