@@ -1,11 +1,16 @@
 """Folders that cannot be written are named in a sentence, and no table holds half of anything."""
 
 from dataclasses import replace
+from datetime import UTC, datetime
+from functools import partial
 
 import pytest
 from bronze_rows import append_to_bronze, event
 
+from streaming_pipeline import tables
+from streaming_pipeline.at_once import at_once
 from streaming_pipeline.errors import PipelineError
+from streaming_pipeline.local.spark import new_session
 from streaming_pipeline.run_log import run_task
 from streaming_pipeline.silver import cleanse_bronze_to_silver
 
@@ -22,3 +27,19 @@ def test_a_folder_that_cannot_be_written_is_named_and_the_next_run_goes_on(spark
     assert spark.table(offline_settings.table("silver_events")).count() == 0
     counts = run_task("silver", cleanse_bronze_to_silver, spark, offline_settings)
     assert (counts.records, counts.duplicates, counts.quarantined) == (1, 1, 1)
+
+
+def test_commits_of_several_sessions_at_once_are_all_kept(spark, offline_settings):
+    """Delta's store of the log on a laptop relies on one process that writes, not on one thread."""
+    tables.create_missing(spark, offline_settings, [tables.BENCHMARK_LOGS])
+
+    def write(name: str) -> None:
+        session = new_session(spark)
+        for number in range(8):
+            row = {"run_time": datetime.now(UTC), "task": f"{name}{number}", "elapsed_seconds": 1.0, "run_id": "r"}
+            tables.append_rows(session, offline_settings, tables.BENCHMARK_LOGS, [row])
+
+    at_once(*(partial(write, name) for name in "abc"))
+    held = spark.table(offline_settings.table("benchmark_logs"))
+    assert sorted(row["task"] for row in held.collect()) == [f"{name}{number}" for name in "abc" for number in range(8)]
+    assert spark.sql(f"DESCRIBE HISTORY {offline_settings.table('benchmark_logs')}").where("operation = 'WRITE'").count() == 24
