@@ -295,13 +295,18 @@ def test_the_end_is_told_at_once_but_not_of_what_nobody_knows():
 
 
 def test_what_was_over_when_it_was_told_holds_nothing_back_that_goes_on():
-    over = alert(status="SENT", sent=NOON)
-    goes_on = replace(alert(at=NOON + HOUR), is_ongoing=True)
-    assert len(plan([over, goes_on], FOUR_HOURS, {}, NOON + HOUR).messages) == 1
-    told = replace(goes_on, status="SENT", sent_at=NOON + HOUR)
-    for more in (alert(at=NOON + 2 * HOUR), replace(alert(at=NOON + 2 * HOUR), is_ongoing=True)):
-        assert len(plan([over, told, more], FOUR_HOURS, {}, NOON + 4.5 * HOUR).held) == 1
-        assert len(plan([over, told, more], FOUR_HOURS, {}, NOON + 5 * HOUR).messages) == 1
+    def long_ago(one):
+        return replace(one, event_time=one.created_at - 48 * HOUR)
+
+    over = long_ago(alert(status="SENT", sent=NOON))
+    # Whether it goes on, or has no end, as a spike, but began lately.
+    for fresh in (replace(long_ago(alert(at=NOON + HOUR)), is_ongoing=True), alert(at=NOON + HOUR)):
+        assert len(plan([over, fresh], FOUR_HOURS, {}, NOON + HOUR).messages) == 1
+        told = replace(fresh, status="SENT", sent_at=NOON + HOUR)
+        for more in (alert(at=NOON + 2 * HOUR), long_ago(alert(at=NOON + 2 * HOUR))):
+            assert len(plan([over, told, more], FOUR_HOURS, {}, NOON + 4.5 * HOUR).held) == 1
+            assert len(plan([over, told, more], FOUR_HOURS, {}, NOON + 5 * HOUR).messages) == 1
+    assert len(plan([over, long_ago(alert(at=NOON + HOUR))], FOUR_HOURS, {}, NOON + HOUR).held) == 1
 
 
 def test_a_silence_mutes_until_it_ends():
@@ -780,18 +785,24 @@ def test_of_several_silences_the_one_that_goes_on_is_told_with_its_own_time(task
     over = box.mails[-1].get_body(("plain",)).get_content()
     assert "arrivals: 0 in 8 h, where 400 are usual" in over and "State: it was over when it was found" in over
     assert "Next: Events come again." in over
-    task.look(gaps=[("*", 13, 5), ("*", 1.6, 1), ("a", 2.5, 0)])
+    task.look(gaps=[("*", 13, 5), ("*", 0.6, 0), ("a", 2.5, 0)])
     assert task.send(**secrets).note == "1 sent"
     mail = box.mails[-1].get_body(("plain",)).get_content()
     [told] = [line for line in mail.splitlines() if line.startswith("arrivals")]
     at = task.spark.table(task.settings.table("monitor_logs")).agg({"run_time": "max"}).first()[0].astimezone(UTC)
-    times = f"{at - 1.6 * HOUR:%Y-%m-%d %H:%M} to {at - HOUR:%H:%M} UTC" if (at - 1.6 * HOUR).date() == (at - HOUR).date() else ""
+    times = f"{at - 0.6 * HOUR:%Y-%m-%d %H:%M} to {at:%H:%M} UTC" if (at - 0.6 * HOUR).date() == at.date() else ""
     assert told.startswith("arrivals: 0 in 36 min, where 30 are usual, ") and told.endswith(". The query shows 1 more.") and times in told
-    assert "goes on; you will be told of its end" in mail and f"Event time: {at - 1.6 * HOUR:%Y-%m-%d %H:%M:%S} UTC" in mail
+    assert "goes on; you will be told of its end" in mail and f"Event time: {at - 0.6 * HOUR:%Y-%m-%d %H:%M:%S} UTC" in mail
     assert "Rows found: 3" in mail
-    # It goes on, and is told again when its cooldown is over.
-    task.look(gaps=[("*", 2.6, 0)])
-    assert task.send(**secrets).note == "1 held by their cooldown (missing pattern: arrivals)"
+    # It goes on, and is told again when its cooldown is over; or is over, which is told once and at once.
+    task.look(gaps=[("*", 1.6, 0)])
+    assert task.send(**secrets).note == "1 held by a cooldown (missing pattern: arrivals)"
+    task.look(gaps=[("*", 2.6, 0.5)])
+    assert task.send(**secrets).note == "1 sent, 2 muted (missing pattern: arrivals)"
+    assert box.mails[-1]["Subject"].startswith("[RECOVERED]")
+    task.spark.sql(f"USE `{task.settings.schema}`")
+    states = [row["state"] for row in task.spark.sql(query("alerts")).collect()]
+    assert sorted(states) == ["", "over by now", "over by now", "over when found", "over when found"]
 
 
 def test_alerts_wait_until_there_is_a_mail_server_and_are_told_once(task, mailbox):
@@ -814,7 +825,7 @@ def test_alerts_wait_until_there_is_a_mail_server_and_are_told_once(task, mailbo
     [mail] = box.mails[before:]
     assert mail["Subject"].startswith(f"[CRITICAL] {task.settings.schema}: drift: value; missing pattern: arrivals")
     text = mail.get_body(("plain",)).get_content()
-    assert "is 0.3 at its worst, drift from" in text and "so in 1 of 1 windows judged" in text
+    assert "is 0.3 at its worst, drift from" in text and "drift in 1 of 1 windows judged" in text
     mailed = next(line for line in text.splitlines() if "Query: " in line and "drift_metrics" in line)
     assert task.spark.sql(mailed.split("Query: ")[1]).count() == 2
 

@@ -121,3 +121,22 @@ def test_latencies_of_many_runs_are_exact_to_a_percent():
     assert total.records == 10_000
     for share in (0.01, 0.5, 0.95, 1):
         assert total.latency_seconds(share) == pytest.approx(np.quantile(milliseconds, share, method="inverted_cdf") / 1000, rel=0.01)
+
+
+def test_the_threads_that_streams_leave_behind_are_ended(spark, tmp_path):
+    def stream(name):
+        rows = spark.readStream.format("rate").option("rowsPerSecond", 1).load()
+        writer = rows.writeStream.foreachBatch(lambda batch, number: seen.append((name, threading.current_thread())))
+        writer.option("checkpointLocation", str(tmp_path / name)).trigger(availableNow=True).start().awaitTermination()
+
+    seen = []
+    stream("one")
+    stream("two")
+    one, two = (dict(seen)[name] for name in ("one", "two"))
+    assert one is not two and one.is_alive() and two.is_alive()
+    continuous.end_callbacks(spark)
+    for thread in (one, two):
+        thread.join(60)
+        assert not thread.is_alive()
+    stream("three")  # and Java can call again
+    assert "three" in dict(seen)

@@ -81,7 +81,9 @@ def plan(
     """
     told: dict[tuple[str, str], Alert] = {}
     last_sent: dict[tuple[str, str], datetime] = {}
-    last_ongoing: dict[tuple[str, str], datetime] = {}
+    last_live: dict[tuple[str, str], datetime] = {}
+    # It goes on, or began lately: what was long over when it was told holds nothing back that is not.
+    is_live = lambda alert: alert.is_ongoing or alert.created_at - alert.event_time <= rules.cooldown(alert.rule)  # noqa: E731
     waiting: dict[tuple[str, str], list[Alert]] = {}
     message_of = {alert_id: message_id for message_id, ids in begun.items() for alert_id in ids}
     bundles: dict[tuple, list[Alert]] = {}
@@ -91,7 +93,7 @@ def plan(
         if alert.sent_at and alert.status in ("SENT", "PENDING"):  # PENDING: some have it, others are to get it yet
             told[key] = alert
             if not alert.is_recovery:
-                for last in (last_sent, last_ongoing) if alert.is_ongoing else (last_sent,):
+                for last in (last_sent, last_live) if is_live(alert) else (last_sent,):
                     last[key] = max(alert.sent_at, last.get(key, alert.sent_at))
         if alert.status == "PENDING" and alert.alert_id in message_of:
             bundles.setdefault((message_of[alert.alert_id],), []).append(alert)
@@ -103,8 +105,7 @@ def plan(
         elif alert.status == "PENDING":
             waiting.setdefault(key, []).append(alert)
     for key, of_key in waiting.items():
-        # That something was over when it was told holds back nothing that goes on now.
-        last = last_ongoing if any(alert.is_ongoing for alert in of_key) else last_sent
+        last = last_live if any(map(is_live, of_key)) else last_sent
         until = last[key] + rules.cooldown(of_key[0].rule) if key in last else now
         if key in told and not told[key].is_recovery and (end := _first_recovery(of_key)) is not None:
             # The end of what was told is told at once, without what came of the same meanwhile.

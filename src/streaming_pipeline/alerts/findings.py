@@ -55,8 +55,8 @@ KINDS = {
 """Every kind of finding that a rule may name."""
 ADVICE_OF_METRIC = {"schema_added": "No event is lost by it. To have it in silver from then on, add it to config/event_contract.yml."}
 """What to look at first, where it depends on what of its kind was found."""
-_STILL = timedelta(hours=2)
-"""A silence that ended so long before the newest event is over already; nobody waits to hear of its end."""
+_STILL = timedelta(minutes=2)
+"""A silence that ended longer before the newest event is over; one that goes on is judged to the minute."""
 _DRIFT_KINDS = {"drift", "concept_drift", "schema_change"}
 
 
@@ -205,13 +205,14 @@ def _of_drift(rows: pd.DataFrame, settings: Settings) -> Iterator[Finding]:
         if is_schema:
             verb = {"schema_added": "is new, the contract lacks it", "schema_removed": "is missing", "schema_retyped": "has another type"}
             change = verb.get(worst["metric"], worst["metric"])
-            said = f"Field {shown(column)} {change}: {worst['value']:.3g} % of the records when it began"
+            of = "of the look's records have it, the first" if worst["metric"] == "schema_added" else "of the records when it began"
+            said = f"Field {shown(column)} {change}: {worst['value']:.3g} % {of}"
         else:
             _, critical = THRESHOLDS.get(worst["metric"], (None, None))
             limits = f"drift from {worst['threshold']:g} on" + (f", critical from {critical:g}" if critical else "")
             if worst["metric"] == "std_ratio":
                 limits += f" (or up to {1 / worst['threshold']:.2g})"
-            windows = f"so in {part['window_start'].nunique():,} of {judged['window_start'].nunique():,} windows judged"
+            windows = f"drift in {part['window_start'].nunique():,} of {judged['window_start'].nunique():,} windows judged"
             said = f"{shown(column)}{_of_slice(worst)}: {worst['metric']} is {worst['value']:.3g} at its worst, {limits}; {windows}"
         query = (
             f"SELECT * FROM {_plain(settings, 'drift_metrics')} WHERE look = {worst['look']} AND column_name = {_literal(column)} "

@@ -156,7 +156,7 @@ def _summary(
         "sent": outcome.of("SENT"),
         "muted": list(muted.values()),
         "dead": dead,
-        "held by their cooldown": planned.held,
+        "held by a cooldown": planned.held,
         "waiting": waiting,
     }
     why = (alert.reason if alert.channel in senders else f"{CHANNELS[alert.channel].setting} is not set" for alert in waiting)

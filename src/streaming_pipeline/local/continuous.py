@@ -5,6 +5,7 @@ import math
 import os
 import shutil
 import signal
+import socket
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
@@ -94,6 +95,7 @@ def run_continuously(home: Path, *, console: Console, **options: Any) -> SparkSe
             took = latencies(sessions("latencies"), settings, run.started) if rows.get(_SCORE) else Counter()
             figures = Figures(rows.get(_INGEST, 0), took, _waiting(settings))
             total.add(figures)
+            end_callbacks(ready.spark)
             sessions.are_for_few = figures.waiting is not None and figures.waiting <= FEW_RECORDS
             runs += 1
             reporter.say(f"{run.started.astimezone():%H:%M:%S}  {run.state} in {run.seconds:.1f} s: {figures}")
@@ -141,6 +143,15 @@ class _Sessions:
     def forget(self) -> None:
         """Give new ones from now on: who knows what a task that failed has left."""
         self._held.clear()
+
+
+def end_callbacks(spark: SparkSession) -> None:
+    """End Py4J's threads that wait for calls from Java, while no stream is running: each stream has a thread of Java of its own, and leaves
+    one of Python, with a connection, that would wait for ever. Spark Connect has none."""
+    gateway = getattr(getattr(spark, "_sc", None), "_gateway", None)
+    for connection in list(getattr(getattr(gateway, "_callback_server", None), "connections", ())):
+        with contextlib.suppress(OSError):
+            connection.socket.shutdown(socket.SHUT_RDWR)  # its thread reads the end, and closes it
 
 
 def latencies(spark: SparkSession, settings: Settings, since: datetime) -> Counter[int]:

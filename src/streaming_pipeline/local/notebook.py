@@ -16,6 +16,7 @@ import time
 import traceback
 import types
 import warnings
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -434,18 +435,20 @@ class _Stream(io.TextIOBase):
     encoding = "utf-8"
 
     def __init__(self, shell: _Shell, name: str) -> None:
-        self._shell, self._name = shell, name
+        # A thread keeps the stderr that there was when it began, and some of Py4J's outlive the notebook: all that it held would stay.
+        self._shell, self._name = weakref.ref(shell), name
 
     def writable(self) -> bool:
         return True
 
     def write(self, text: str) -> int:
-        outputs = self._shell.outputs
+        shell = self._shell()
+        outputs = shell.outputs if shell else []
         last = outputs[-1] if outputs else None
         if last and last.output_type == "stream" and last.name == self._name:
             last.text += text
-        elif text:
-            self._shell.record("stream", name=self._name, text=text)
+        elif text and shell:
+            shell.record("stream", name=self._name, text=text)
         return len(text)
 
 
