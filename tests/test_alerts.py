@@ -784,7 +784,7 @@ def test_of_several_silences_the_one_that_goes_on_is_told_with_its_own_time(task
     assert task.send(**secrets).note == "1 sent"
     over = box.mails[-1].get_body(("plain",)).get_content()
     assert "arrivals: 0 in 8 h, where 400 are usual" in over and "State: it was over when it was found" in over
-    assert "Next: Events come again." in over
+    assert "Next: Events come again." in over and "docs/runbook.md" in over
     task.look(gaps=[("*", 13, 5), ("*", 0.6, 0), ("a", 2.5, 0)])
     assert task.send(**secrets).note == "1 sent"
     mail = box.mails[-1].get_body(("plain",)).get_content()

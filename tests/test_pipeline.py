@@ -37,7 +37,7 @@ from streaming_pipeline.local.continuous import Figures, run_continuously
 from streaming_pipeline.local.job import MAIN_JOB, prepare_mlflow
 from streaming_pipeline.local.judge import judge
 from streaming_pipeline.local.models import laptop_settings
-from streaming_pipeline.local.report import advice, write_report
+from streaming_pipeline.local.report import runbook_steps, write_report
 from streaming_pipeline.local.reporter import Reporter
 from streaming_pipeline.local.run_page import EVENT_LOG
 from streaming_pipeline.local.runner import run_job
@@ -242,7 +242,7 @@ def test_the_report_tells_what_the_tables_hold(report, pipeline, browser):
 
 
 def test_what_to_do_about_each_kind_of_finding_is_the_runbooks_and_leads_nowhere_else():
-    steps = advice(ROOT / "docs" / "runbook.md")
+    steps = runbook_steps(ROOT / "docs" / "runbook.md")
     assert set(KINDS) <= set(steps)
     assert all(len(steps[kind]) > 300 and "href=" not in steps[kind] for kind in KINDS)
 

@@ -46,18 +46,26 @@ KINDS = {
     "spike": Kind("spike", False, "Re-deliveries, a campaign or a loop at the producer: look at the events of these minutes."),
     "outlier": Kind("strange events", False, "Look at the events themselves, and at how many detectors say so."),
     "schema_change": Kind(
-        "schema changed", False, "Ask the producer; adapt config/event_contract.yml; streaming-pipeline quarantine replay."
+        "schema changed",
+        False,
+        "Ask the producer. A new field loses no event: put it into config/event_contract.yml to have it in silver. What was rejected for a "
+        "missing or changed one streaming-pipeline quarantine replay takes in, once producer or contract is mended.",
     ),
     "drift": Kind("drift", True, "Ask what changed at the source. If it is meant to stay: streaming-pipeline baseline set."),
     "concept_drift": Kind("suspected concept drift", True, "Scores look other than at training: look at drift first, then retrain."),
     "degradation": Kind("pipeline degraded", True, "Compare the newest rows of monitor_logs with those before."),
 }
 """Every kind of finding that a rule may name."""
-ADVICE_OF_METRIC = {"schema_added": "No event is lost by it. To have it in silver from then on, add it to config/event_contract.yml."}
-"""What to look at first, where it depends on what of its kind was found."""
 _STILL = timedelta(minutes=2)
 """A silence that ended longer before the newest event is over; one that goes on is judged to the minute."""
 _DRIFT_KINDS = {"drift", "concept_drift", "schema_change"}
+
+
+def advice(kind: str, is_over: bool) -> str:
+    """What to look at first; nothing of a kind that is unknown here."""
+    if kind not in KINDS:
+        return ""
+    return (is_over and KINDS[kind].advice_when_over) or KINDS[kind].advice
 
 
 @dataclass(frozen=True)

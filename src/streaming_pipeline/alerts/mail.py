@@ -6,13 +6,14 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from email.message import EmailMessage
 
-from streaming_pipeline.alerts.findings import ADVICE_OF_METRIC, KINDS, SEVERITIES, shown
+from streaming_pipeline.alerts.findings import KINDS, SEVERITIES, advice, shown
 from streaming_pipeline.alerts.outbox import Alert
 from streaming_pipeline.alerts.webhook import escaped
 
 MOST_WHOLE = 20
 """So many alerts are shown whole in one message, the most severe first; of the others it has a line."""
 MOST_LINES = 200
+_FOOT = "All are in the table alert_outbox; docs/runbook.md has more on each kind; streaming-pipeline silence RULE --for 4h quiets a rule."
 _DOMAIN = "streaming-pipeline.invalid"  # a name that nobody has: RFC 2606
 _COLOUR = {"critical": "#b3261e", "warning": "#8a5a00", "info": "#1f5f99", "over": "#1b6e3c"}
 
@@ -80,7 +81,7 @@ def _facts(alert: Alert) -> list[tuple[str, str]]:
         ("Threshold", _number(alert.threshold)),
         ("Rows found", f"{alert.findings:,}"),
         ("State", _state(alert)),
-        ("Next", _advice(alert)),
+        ("Next", "" if alert.is_recovery else advice(alert.anomaly_type, not alert.is_ongoing)),
         ("Query", alert.query),
         ("Run", alert.link or alert.run_id),
         ("Rule", alert.rule),
@@ -95,15 +96,6 @@ def _state(alert: Alert) -> str:
     return "goes on; you will be told of its end" if alert.is_ongoing else "it was over when it was found"
 
 
-def _advice(alert: Alert) -> str:
-    """What to look at first."""
-    if alert.is_recovery or alert.anomaly_type not in KINDS:
-        return ""
-    kind = KINDS[alert.anomaly_type]
-    usual = kind.advice if alert.is_ongoing or not kind.advice_when_over else kind.advice_when_over
-    return ADVICE_OF_METRIC.get(alert.metric, usual)
-
-
 def _text_body(alerts: Sequence[Alert]) -> str:
     """The text part."""
     parts = []
@@ -112,7 +104,7 @@ def _text_body(alerts: Sequence[Alert]) -> str:
         parts.append("\n".join(lines))
     if rest := _rest(alerts):
         parts.append("\n".join(rest))
-    return "\n\n".join([*parts, "All alerts are in the table alert_outbox; streaming-pipeline silence RULE --for 4h quiets a rule."]) + "\n"
+    return "\n\n".join([*parts, _FOOT]) + "\n"
 
 
 def _html_body(alerts: Sequence[Alert], schema: str) -> str:
@@ -137,8 +129,7 @@ def _html_body(alerts: Sequence[Alert], schema: str) -> str:
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(_subject(alerts, schema))}</title></head>'
         '<body style="font:15px/1.45 system-ui,sans-serif;color:#1a1a1a;background:#ffffff;max-width:760px;margin:20px">'
-        f'{"".join(parts)}<p style="color:#555;font-size:13px">All alerts are in the table <code>alert_outbox</code>; '
-        "<code>streaming-pipeline silence RULE --for 4h</code> quiets a rule.</p></body></html>"
+        f'{"".join(parts)}<p style="color:#555;font-size:13px">{html.escape(_FOOT)}</p></body></html>'
     )
 
 

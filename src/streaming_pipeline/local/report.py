@@ -15,7 +15,7 @@ from nbconvert.filters import markdown2html
 from pyspark.errors import AnalysisException
 from pyspark.sql import SparkSession
 
-from streaming_pipeline.alerts.findings import SEVERITIES
+from streaming_pipeline.alerts.findings import SEVERITIES, advice
 from streaming_pipeline.at_once import at_once
 from streaming_pipeline.contract import Contract, load_contract
 from streaming_pipeline.local import charts, event_log
@@ -90,12 +90,15 @@ def _rows(spark: SparkSession, text: str) -> list[dict[str, Any]]:
 def _wrong(alerts: list[dict[str, Any]], runbook: Path) -> list[dict[str, Any]]:
     """What the newest alerts tell, once for all channels, the worst first, with what the runbook says of each kind."""
     told = {(row["anomaly_type"], row["message"]): row for row in reversed(alerts) if not row["is_recovery"]}
-    steps = advice(runbook)
+    steps = runbook_steps(runbook)
     order = sorted(told.values(), key=lambda row: (-SEVERITIES.index(row["severity"]), -row["created_at"].timestamp()))
-    return [{**row, "advice": steps.get(row["anomaly_type"])} for row in order[:MOST_ALERTS]]
+    return [
+        {**row, "next": advice(row["anomaly_type"], row["state"].startswith("over")), "steps": steps.get(row["anomaly_type"])}
+        for row in order[:MOST_ALERTS]
+    ]
 
 
-def advice(runbook: Path) -> dict[str, Markup]:
+def runbook_steps(runbook: Path) -> dict[str, Markup]:
     """Heading of the runbook → what stands under it, as HTML; of those that are one word, as kinds of findings are."""
     # Its links to other pages lead nowhere from the report: their words alone stay.
     text = re.sub(r"\[([^\]]+)\]\((?!https?:)[^)]*\)", r"\1", runbook.read_text(encoding="utf-8"))
@@ -144,13 +147,14 @@ def _charts(asked: dict[str, list], contract: Contract) -> dict[str, list[tuple[
     if asked["drift_map"]:
         caption = (
             "Drift by column and window. Colour: the worst metric as a share of its threshold, strongest at twice that; a dot: drift, "
-            "which is significant besides. Blank: too few events to judge, or the baseline was being learnt"
+            "which is significant besides. Blank: too few events to judge, the baseline was being learnt, or a field "
+            "that the contract lacks was told already. Of anomaly_score each day is held against the model's training"
         )
         add("drift", caption, charts.heat_map(asked["drift_map"]))
     for field in contract.fields:
         if by_column.get(field.name) and any(w["p50"] is not None for w in by_column[field.name]):
             odd = [row for row in strange if row["series"] == field.name]
-            caption = f"{field.name} by hour: median, the middle nine tenths, and the strangest events"
+            caption = f"{field.name} by hour: median, the middle nine tenths, strange events (looked for once the baseline was learnt)"
             add("values", caption, charts.values(by_column[field.name], odd, field.name))
     if asked["score_histogram"]:
         add("scores", "Scores of all events; those below 0 are flagged", charts.score_histogram(asked["score_histogram"]))
