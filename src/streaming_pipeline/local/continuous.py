@@ -150,7 +150,7 @@ def end_callbacks(spark: SparkSession) -> None:
     one of Python, with a connection, that would wait for ever. Spark Connect has none."""
     gateway = getattr(getattr(spark, "_sc", None), "_gateway", None)
     for connection in list(getattr(getattr(gateway, "_callback_server", None), "connections", ())):
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, AttributeError):  # one that is closed already has no socket
             connection.socket.shutdown(socket.SHUT_RDWR)  # its thread reads the end, and closes it
 
 
