@@ -294,6 +294,11 @@ def test_the_end_is_told_at_once_but_not_of_what_nobody_knows():
     assert [one.status for one in plan([over], FOUR_HOURS, {}, NOON + 3 * HOUR).muted] == ["MUTED"]
 
 
+def test_the_query_of_alerts_has_a_state_of_each_kind_that_ends():
+    listed = query("alerts").split("anomaly_type IN (")[1].split(")")[0]
+    assert {name.strip("' ") for name in listed.split(",")} == {name for name, kind in KINDS.items() if not kind.recovers}
+
+
 def test_what_was_over_when_it_was_told_holds_nothing_back_that_goes_on():
     def long_ago(one):
         return replace(one, event_time=one.created_at - 48 * HOUR)

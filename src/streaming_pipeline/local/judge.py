@@ -182,7 +182,7 @@ def _judge_windows(spark: SparkSession, settings: Settings, kind: str, lines: li
         .first()
     )
     note = f"{row['elsewhere']} other findings of this kind in {name}" if row["found"] or row["elsewhere"] else f"no such finding in {name}"
-    if row["found"] < len(lines) and (silver := _table(spark, settings, "silver_events")):
+    if row["found"] < len(lines) and (silver := _table(spark, settings, "silver_events")) is not None:
         times = silver.agg(F.count("*"), F.unix_seconds(F.max("timestamp")) - F.unix_seconds(F.min("timestamp"))).first()
         rate = 3600 * times[0] / max(times[1] or 0, 1)
         note += f": {rate:.0f} events an hour, where a window is judged from {MIN_RECORDS} on" if rate < MIN_RECORDS else ""

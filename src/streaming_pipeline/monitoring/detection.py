@@ -92,7 +92,7 @@ def ask(
     now: datetime,
 ) -> Asked:
     """Ask the new rows of silver, bronze and quarantine, and what gold has scored, all that does not depend on what is found."""
-    shape = begun.baseline.shape if begun.baseline else _first_shape(settings, contract)
+    shape = _shape(begun.baseline, settings, contract)
     counted, details, unknown, rejected, scored = at_once(
         lambda: profile.counts(new, contract, shape).toArrow(),
         # Of the first windows it is asked once their bins are known.
@@ -124,7 +124,7 @@ def detect(
         # A command made it since the last look. The window that is open now was begun with other bins: the next one is the first.
         values.learn(state.memories, baseline.reference, baseline.shape)
         state.next_window = max(_closed_before(settings, state.last_minute), baseline.windows[-1]) + 1
-    shape = baseline.shape if baseline else _first_shape(settings, contract)
+    shape = _shape(baseline, settings, contract)
 
     anomalies, until = _judge_arrivals(state, _arrivals(counted, shape, now), now, waiting)
     closed_before = _closed_before(settings, until)
@@ -170,8 +170,10 @@ def detect(
     return Detection(findings, silent, allowed, unknown, asked.scored.records, asked.scored.flagged)
 
 
-def _first_shape(settings: Settings, contract: Contract) -> Shape:
-    """By what is profiled before there is a baseline: no bins, and the slices that the contract names."""
+def _shape(baseline: Baseline | None, settings: Settings, contract: Contract) -> Shape:
+    """By what is profiled: as the baseline; before there is one without bins, by the slices that the contract names."""
+    if baseline:
+        return baseline.shape
     named = [f.valid_values for f in contract.fields if f.name == contract.slice_field]
     return Shape(settings.window_minutes, tuple(str(value) for value in named[0] if value != ALL) if named else ())
 
