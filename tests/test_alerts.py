@@ -236,6 +236,22 @@ def test_a_schema_break_mutes_the_drift_that_it_causes(metric, field, hours, mut
     assert [alert.is_recovery for alert in derived([(look(2, ("drift", "value")), [])], known=alerts)] == ([] if muted else [True])
 
 
+def test_an_outage_that_was_told_as_stale_is_not_told_again_as_missing_events():
+    stale = Finding("stale", "silver_events", "", "critical", "the newest event is old", NOON, None)
+    [told] = [replace(one, status="SENT", sent_at=NOON + HOUR) for one in derived([(look(1), [stale])])]
+    gap = replace(finding("missing_pattern", "arrivals"), began=NOON + timedelta(minutes=1), ended=NOON + HOUR, is_ongoing=False)
+    later = lambda gap, known=(told,), channels=("email",): [  # noqa: E731
+        (one.anomaly_type, one.channel, one.status)
+        for one in derived([(look(3, ("stale", "")), [gap])], known=known, channels=channels)
+        if not one.is_recovery
+    ]
+    assert later(gap) == [("missing_pattern", "email", "MUTED")]
+    assert later(gap, channels=("email", "webhook"))[1] == ("missing_pattern", "webhook", "PENDING")  # nobody was told there
+    for other in (replace(gap, is_ongoing=True), replace(gap, began=NOON - HOUR), replace(gap, began=NOON + HOUR)):
+        assert later(other) == [("missing_pattern", "email", "PENDING")]
+    assert later(gap, known=(replace(told, status="DEAD"),)) == [("missing_pattern", "email", "PENDING")]
+
+
 # ------------------------------------------------------------------------------------------------------------------ when they are sent
 
 
@@ -311,7 +327,11 @@ def test_what_was_over_when_it_was_told_holds_nothing_back_that_goes_on():
         for more in (alert(at=NOON + 2 * HOUR), long_ago(alert(at=NOON + 2 * HOUR))):
             assert len(plan([over, told, more], FOUR_HOURS, {}, NOON + 4.5 * HOUR).held) == 1
             assert len(plan([over, told, more], FOUR_HOURS, {}, NOON + 5 * HOUR).messages) == 1
-    assert len(plan([over, long_ago(alert(at=NOON + HOUR))], FOUR_HOURS, {}, NOON + HOUR).held) == 1
+    old = long_ago(alert(at=NOON + HOUR))
+    assert len(plan([over, old], FOUR_HOURS, {}, NOON + HOUR).held) == 1
+    # The end of something recent is nothing that came lately.
+    known = replace(over, is_recovery=True)
+    assert len(plan([over, known, old, alert(at=NOON + 1.5 * HOUR, recovery=True)], FOUR_HOURS, {}, NOON + 2 * HOUR).held) == 2
 
 
 def test_a_silence_mutes_until_it_ends():
@@ -702,7 +722,7 @@ def test_a_webhook_gets_json_as_slack_takes_it():
                 post(url, "x")
             assert "s3cret" not in str(caught.value)
         post(check_url(url), webhook_text([replace(alert(), subject="a<b", link="https://w/run")], "streaming"))
-    assert bodies[-1]["text"].splitlines()[0] == "*[WARNING] streaming: drift: a&lt;b*"
+    assert bodies[-1]["text"].splitlines()[0] == "*[WARNING] streaming: drift: a&lt;b (over by now)*"
     assert "<https://w/run|the run>" in bodies[-1]["text"]
     with pytest.raises(Temporary, match="cannot be reached"):
         post(url, "x")
@@ -786,12 +806,12 @@ def test_of_several_silences_the_one_that_goes_on_is_told_with_its_own_time(task
     box, secrets = mailbox
     # One long over; its alert holds back none of a silence that begins later.
     task.look(gaps=[("*", 12, 4), ("a", 14, 3)])
-    assert task.send(**secrets).note == "1 sent"
+    assert task.send(**secrets).note == "1 sent in 1 message"
     over = box.mails[-1].get_body(("plain",)).get_content()
     assert "arrivals: 0 in 8 h, where 400 are usual" in over and "State: it was over when it was found" in over
     assert "Next: Events come again." in over and "docs/runbook.md" in over
     task.look(gaps=[("*", 13, 5), ("*", 0.6, 0), ("a", 2.5, 0)])
-    assert task.send(**secrets).note == "1 sent"
+    assert task.send(**secrets).note == "1 sent in 1 message"
     mail = box.mails[-1].get_body(("plain",)).get_content()
     [told] = [line for line in mail.splitlines() if line.startswith("arrivals")]
     at = task.spark.table(task.settings.table("monitor_logs")).agg({"run_time": "max"}).first()[0].astimezone(UTC)
@@ -803,7 +823,7 @@ def test_of_several_silences_the_one_that_goes_on_is_told_with_its_own_time(task
     task.look(gaps=[("*", 1.6, 0)])
     assert task.send(**secrets).note == "1 held by a cooldown (missing pattern: arrivals)"
     task.look(gaps=[("*", 2.6, 0.5)])
-    assert task.send(**secrets).note == "1 sent, 2 muted (missing pattern: arrivals)"
+    assert task.send(**secrets).note == "1 sent in 1 message, 2 muted (missing pattern: arrivals)"
     assert box.mails[-1]["Subject"].startswith("[RECOVERED]")
     task.spark.sql(f"USE `{task.settings.schema}`")
     states = [row["state"] for row in task.spark.sql(query("alerts")).collect()]
@@ -826,7 +846,7 @@ def test_alerts_wait_until_there_is_a_mail_server_and_are_told_once(task, mailbo
     assert (sending.records, task.held()) == (0, [DRIFT, GAP])
 
     before = len(box.mails)
-    assert task.send(**secrets).note == "2 sent"
+    assert task.send(**secrets).note == "2 sent in 1 message"
     [mail] = box.mails[before:]
     assert mail["Subject"].startswith(f"[CRITICAL] {task.settings.schema}: drift: value; missing pattern: arrivals")
     text = mail.get_body(("plain",)).get_content()
@@ -843,7 +863,7 @@ def test_alerts_wait_until_there_is_a_mail_server_and_are_told_once(task, mailbo
     # It goes on, and its rule is silent; the end of the other is told.
     silence(task.spark, task.settings, "drift", parse_for("4h"))
     task.look(drift=[("value", True)])
-    assert task.send(**secrets).note == "1 sent, 1 muted (drift: value)"
+    assert task.send(**secrets).note == "1 sent in 1 message, 1 muted (drift: value)"
     assert box.mails[-1]["Subject"] == f"[RECOVERED] {task.settings.schema}: over: missing pattern: arrivals"
     states = [(row["anomaly_type"], row["is_recovery"], row["state"]) for row in task.spark.sql(query("alerts")).collect()]
     gap, drift = "missing_pattern", "drift"
@@ -898,7 +918,7 @@ def test_an_alert_that_is_refused_fails_the_task_and_one_that_a_killed_run_had_s
         with pytest.raises(PipelineError, match=r"1 alert could not be delivered: DEAD.*554 no such list"):
             fail_if_something_is_wrong(sending)
         assert outbox.resend(task.spark, task.settings) == 1
-        assert task.send(**secrets).note == "1 sent"
+        assert task.send(**secrets).note == "1 sent in 1 message"
 
 
 def test_both_channels_get_each_alert_and_fail_by_themselves_also_in_an_outbox_of_an_older_version(task, mailbox):
@@ -918,9 +938,9 @@ def test_both_channels_get_each_alert_and_fail_by_themselves_also_in_an_outbox_o
     task.look(gaps=[("*", 1, 0)])
     with web_server(500) as (url, bodies):
         note = task.send(**mailbox[1], ALERT_WEBHOOK_URL=url).note
-        assert note == "2 sent, 1 waiting (missing pattern: arrivals): the webhook answers 500"
+        assert note == "2 sent in 1 message, 1 waiting (missing pattern: arrivals): the webhook answers 500"
         task.spark.sql(f"UPDATE {task.settings.table('alert_outbox')} SET next_attempt_at = created_at")
-        assert task.send(**mailbox[1], ALERT_WEBHOOK_URL=url).note == "1 sent"
+        assert task.send(**mailbox[1], ALERT_WEBHOOK_URL=url).note == "1 sent in 1 message"
     assert len(bodies) == 2 and "missing pattern: arrivals" in bodies[1]["text"]
 
 

@@ -69,6 +69,15 @@ def test_what_was_handed_over_arrives_even_if_its_source_fails(kafka_mtls):
     assert len(list(consume(kafka_mtls, limit=None))) == 50
 
 
+def test_who_stops_it_is_told_how_many_were_delivered(kafka_mtls):
+    def stopped_at_the_hundredth():
+        yield from numbered(100)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt, match=f"^100 records were delivered to {kafka_mtls.topic}.$"):
+        produce(kafka_mtls, stopped_at_the_hundredth())
+
+
 def test_a_topic_that_does_not_exist_is_said_before_anything_is_sent(kafka_mtls):
     nowhere = replace(kafka_mtls, topic="no-such-topic")
     with pytest.raises(PipelineError, match="no-such-topic"):

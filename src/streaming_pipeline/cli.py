@@ -35,8 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options = _parser().parse_args(arguments)
         return options.call(options, console)
-    except KeyboardInterrupt:
-        _say("Stopped.")
+    except KeyboardInterrupt as interrupt:
+        _say(f"Stopped. {interrupt}".strip())
         return 130
     except BrokenPipeError:
         # Whoever read our output has seen enough; Python must not try to flush it once more.

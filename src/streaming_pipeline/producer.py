@@ -46,7 +46,7 @@ def produce(
 
     `progress` is called now and then with the number of records delivered so far, and once at the end. Raises `PipelineError` if a
     record is not delivered: with the broker's reason, and how many were delivered before sending stopped; `UsageError` for a rate
-    that is not above zero.
+    that is not above zero. A `KeyboardInterrupt` leaves with how many were delivered, when what was handed over has arrived.
     """
     if rate is not None and rate <= 0:
         raise UsageError(f"rate is {rate}: it must be above 0 records a second.")
@@ -76,8 +76,11 @@ def produce(
                 # The client's own wait knows whole milliseconds alone, and at a thousand records a second would not wait at all.
                 time.sleep(min(wait, _PROGRESS_EVERY_SECONDS))
                 producer.poll(0)
+    except KeyboardInterrupt:
+        producer.flush()
+        raise KeyboardInterrupt(f"{report.delivered:,} records were delivered to {kafka.topic}.") from None
     finally:
-        # Also when the records' source fails or the user interrupts: what was handed over is on its way.
+        # Also when the records' source fails: what was handed over is on its way.
         producer.flush()
     report.failed = len(errors)
     report.seconds = time.monotonic() - start

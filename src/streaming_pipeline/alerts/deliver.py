@@ -105,7 +105,7 @@ def plan(
         elif alert.status == "PENDING":
             waiting.setdefault(key, []).append(alert)
     for key, of_key in waiting.items():
-        last = last_live if any(map(is_live, of_key)) else last_sent
+        last = last_live if any(is_live(alert) for alert in of_key if not alert.is_recovery) else last_sent
         until = last[key] + rules.cooldown(of_key[0].rule) if key in last else now
         if key in told and not told[key].is_recovery and (end := _first_recovery(of_key)) is not None:
             # The end of what was told is told at once, without what came of the same meanwhile.

@@ -12,6 +12,8 @@ from streaming_pipeline.alerts.rules import Rules
 _BREAKS = ("schema_removed", "schema_retyped")
 _SHORT = timedelta(hours=1)
 """A schema break lasts so long at least."""
+_SAME_BEGIN = timedelta(minutes=5)
+"""A silence begins so near the newest event that was too old, if both are one outage."""
 
 
 @dataclass(frozen=True)
@@ -39,12 +41,13 @@ def derive(
     out: list[Alert] = []
     for look, findings in looks:
         breaks = [*_breaks(findings), *_broken([*known, *out])]
-        found = [alert for finding in findings for alert in _alerts(finding, look, breaks, rules, occasion)]
+        outages = [alert for alert in known if alert.anomaly_type == "stale" and alert.status == "SENT" and not alert.is_recovery]
+        found = [alert for finding in findings for alert in _alerts(finding, look, breaks, outages, rules, occasion)]
         # Whether a rule wants to hear of it or not: what goes on is not over.
         goes_on = {_fingerprint(finding) for finding in findings if _is_ongoing(finding, look)}
         out += [*found, *_recoveries(look, goes_on, [*known, *out], rules, occasion)]
     if failure:
-        out += _alerts(failure, None, [], rules, occasion)
+        out += _alerts(failure, None, [], [], rules, occasion)
     if has_run_well:
         over = (alert for alert in still_open([*known, *out]) if alert.anomaly_type == "job_failed")
         out += [_recovery(alert, f"Run {occasion.run_id} went well.", None, rules, occasion) for alert in over]
@@ -52,14 +55,15 @@ def derive(
     return [alert for alert in out if alert.alert_id not in held]
 
 
-def _alerts(finding: Finding, look: Look | None, breaks: Sequence["Break"], rules: Rules, occasion: Occasion) -> list[Alert]:
+def _alerts(
+    finding: Finding, look: Look | None, breaks: Sequence["Break"], outages: Sequence[Alert], rules: Rules, occasion: Occasion
+) -> list[Alert]:
     """One alert a channel, if a rule fits."""
     rule = rules.for_finding(finding.kind, finding.subject, finding.severity)
     if rule is None:
         return []
     fingerprint = _fingerprint(finding)
     came = look.run_time.isoformat() if look else occasion.run_id
-    muted_by = _cause(finding, breaks)
     out = []
     for channel in rule.channels or occasion.channels or ("email",):
         alert = Alert(
@@ -88,6 +92,7 @@ def _alerts(finding: Finding, look: Look | None, breaks: Sequence["Break"], rule
             found_at=look.run_time if look else None,
             is_ongoing=_is_ongoing(finding, look),
         )
+        muted_by = _cause(finding, breaks) or _told_as_stale(alert, outages)
         out.append(alert.muted(muted_by) if muted_by else alert)
     return out
 
@@ -130,6 +135,15 @@ def _cause(finding: Finding, breaks: Iterable[Break]) -> str | None:
     return next((f"{what} in the same time causes it" for what in causes), None)
 
 
+def _told_as_stale(alert: Alert, outages: Iterable[Alert]) -> str | None:
+    """The alert by which the same people know of a silence, and of its end: while no event comes that the newest is too old, and once they
+    come again that some were missing, are two things to say of one outage."""
+    if alert.anomaly_type != "missing_pattern" or alert.is_ongoing:
+        return None
+    told = (one for one in outages if one.channel == alert.channel and abs(one.event_time - alert.event_time) <= _SAME_BEGIN)
+    return next((f"told as stale {one.sent_at:%Y-%m-%d %H:%M} UTC, and its end too" for one in told), None)
+
+
 def still_open(alerts: Iterable[Alert]) -> list[Alert]:
     """Of each fingerprint and channel the newest alert that went on and was or will be told, if nothing was told of its end since."""
     found: dict[tuple[str, str], Alert] = {}
@@ -148,7 +162,8 @@ def _recoveries(look: Look, goes_on: Collection[str], earlier: Iterable[Alert], 
     for alert in still_open(earlier):
         judged = {(alert.anomaly_type, alert.subject), (alert.anomaly_type, "*")} & look.judged
         if judged and alert.fingerprint not in goes_on and alert.found_at and alert.found_at < look.run_time:
-            out.append(_recovery(alert, f"It began {alert.event_time:%Y-%m-%d %H:%M} UTC: {alert.message}", look, rules, occasion))
+            text = f"It is over. It began {alert.event_time:%Y-%m-%d %H:%M} UTC, and was told as: {alert.message}"
+            out.append(_recovery(alert, text, look, rules, occasion))
     return out
 
 

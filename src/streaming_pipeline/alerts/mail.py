@@ -54,7 +54,7 @@ def _ordered(alerts: Sequence[Alert]) -> list[Alert]:
 
 def _subject(alerts: Sequence[Alert], schema: str) -> str:
     """One line: the highest severity, and what it is about."""
-    titles = list(dict.fromkeys(title(alert) for alert in alerts))
+    titles = list(dict.fromkeys(_headline(alert) for alert in alerts))
     rest = f"; {len(titles) - 3} more" if len(titles) > 3 else ""
     return f"[{_word(alerts[0])}] {schema}: {'; '.join(titles[:3])}{rest}"
 
@@ -64,6 +64,11 @@ def title(alert: Alert) -> str:
     kind = KINDS[alert.anomaly_type].title if alert.anomaly_type in KINDS else alert.anomaly_type
     about = f": {shown(alert.subject)}" if alert.subject else ""
     return f"{'over: ' if alert.is_recovery else ''}{kind}{about}"
+
+
+def _headline(alert: Alert) -> str:
+    """The same, and whether it was over when it was found."""
+    return f"{title(alert)}{' (over by now)' if _was_over(alert) else ''}"
 
 
 def _facts(alert: Alert) -> list[tuple[str, str]]:
@@ -78,7 +83,7 @@ def _facts(alert: Alert) -> list[tuple[str, str]]:
         ("Observed", _number(alert.observed)),
         ("Usual", _number(alert.expected)),
         ("Score", _number(alert.score)),
-        ("Threshold", _number(alert.threshold)),
+        ("Threshold", "" if alert.threshold is None else f"{_number(alert.threshold)} (a finding from there on)"),
         ("Rows found", f"{alert.findings:,}"),
         ("State", _state(alert)),
         ("Next", "" if alert.is_recovery else advice(alert.anomaly_type, not alert.is_ongoing)),
@@ -91,16 +96,21 @@ def _facts(alert: Alert) -> list[tuple[str, str]]:
 
 def _state(alert: Alert) -> str:
     """Whether it goes on, of what can end."""
-    if alert.is_recovery or alert.anomaly_type not in KINDS or not KINDS[alert.anomaly_type].recovers:
-        return ""
-    return "goes on; you will be told of its end" if alert.is_ongoing else "it was over when it was found"
+    if _was_over(alert):
+        return "it was over when it was found"
+    return "goes on; you will be told of its end" if alert.is_ongoing else ""
+
+
+def _was_over(alert: Alert) -> bool:
+    can_end = alert.anomaly_type in KINDS and KINDS[alert.anomaly_type].recovers and alert.anomaly_type != "records_lost"  # accepted
+    return can_end and not alert.is_ongoing and not alert.is_recovery
 
 
 def _text_body(alerts: Sequence[Alert]) -> str:
     """The text part."""
     parts = []
     for alert in alerts[:MOST_WHOLE]:
-        lines = [f"{_word(alert)}: {title(alert)}", alert.message, *(f"  {name}: {value}" for name, value in _facts(alert))]
+        lines = [f"{_word(alert)}: {_headline(alert)}", alert.message, *(f"  {name}: {value}" for name, value in _facts(alert))]
         parts.append("\n".join(lines))
     if rest := _rest(alerts):
         parts.append("\n".join(rest))
@@ -120,7 +130,7 @@ def _html_body(alerts: Sequence[Alert], schema: str) -> str:
         parts.append(
             f'<div style="border-left:4px solid {colour};padding:4px 0 4px 14px;margin:0 0 22px">'
             f'<h2 style="font-size:17px;margin:0 0 4px"><span style="color:{colour}">{_word(alert)}</span> '
-            f"{html.escape(title(alert))}</h2>"
+            f"{html.escape(_headline(alert))}</h2>"
             f'<p style="margin:0 0 8px">{html.escape(alert.message)}</p>'
             f'<table style="border-collapse:collapse;font-size:13px">{rows}</table></div>'
         )
@@ -137,7 +147,7 @@ def webhook_text(alerts: Sequence[Alert], schema: str) -> str:
     """The same for a chat: a headline, and a line for each alert."""
     alerts = _ordered(alerts)
     lines = [f"*{escaped(_subject(alerts, schema))}*"]
-    lines += [f"• {_word(alert)} {escaped(title(alert))}: {escaped(alert.message)}" for alert in alerts[:MOST_WHOLE]]
+    lines += [f"• {_word(alert)} {escaped(_headline(alert))}: {escaped(alert.message)}" for alert in alerts[:MOST_WHOLE]]
     lines += [escaped(line) for line in _rest(alerts)]
     if alerts[0].link.startswith("https://"):
         lines.append(f"<{alerts[0].link}|the run>")
@@ -151,7 +161,7 @@ def _word(alert: Alert) -> str:
 def _rest(alerts: Sequence[Alert]) -> list[str]:
     """A line for each alert that is not shown whole."""
     rest = alerts[MOST_WHOLE:]
-    lines = [f"{_word(alert)}: {title(alert)}, {alert.event_time.astimezone(UTC):%Y-%m-%d %H:%M} UTC" for alert in rest[:MOST_LINES]]
+    lines = [f"{_word(alert)}: {_headline(alert)}, {alert.event_time.astimezone(UTC):%Y-%m-%d %H:%M} UTC" for alert in rest[:MOST_LINES]]
     if len(rest) > MOST_LINES:
         lines.append(f"and {len(rest) - MOST_LINES:,} more, in the table alert_outbox")
     return lines

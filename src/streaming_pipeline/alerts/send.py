@@ -45,8 +45,17 @@ class Sending:
     @property
     def note(self) -> str:
         """The same in a sentence."""
-        told = (f"{len(alerts):,} {name}{'' if name == 'sent' else _about(alerts)}" for name, alerts in self.became.items() if alerts)
+        told = (
+            f"{len(alerts):,} {name}{_in_messages(alerts) if name == 'sent' else _about(alerts)}"
+            for name, alerts in self.became.items()
+            if alerts
+        )
         return ": ".join(filter(None, (", ".join(told), "; ".join(self.waiting_for))))
+
+
+def _in_messages(alerts: Iterable[Alert]) -> str:
+    messages = len({(alert.channel, alert.message_id) for alert in alerts})
+    return f" in {messages:,} message{'' if messages == 1 else 's'}"
 
 
 def _about(alerts: Iterable[Alert]) -> str:

@@ -2,7 +2,7 @@
 
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from html import escape
 from itertools import pairwise
@@ -57,8 +57,11 @@ def svg(figure: Figure, label: str) -> str:
     return text
 
 
-def arrivals(windows: Rows, findings: Rows) -> Figure:
-    """Events of each window, with what was found strange in arrivals; `findings` have `anomaly_type`, `window_start`, `window_end`."""
+def arrivals(windows: Rows, findings: Rows, judged_from: datetime | None = None) -> Figure:
+    """Events of each window, with what was found strange in arrivals; `findings` have `anomaly_type`, `window_start`, `window_end`.
+
+    What lies before `judged_from` is shaded.
+    """
     axes = _axes()
     # Windows without events have no row; the newest one goes on yet.
     seen = {window["window_start"]: window["records"] for window in windows}
@@ -70,12 +73,16 @@ def arrivals(windows: Rows, findings: Rows) -> Figure:
         for number, (begin, end) in enumerate(spans):
             axes.axvspan(begin, end, color=colour, alpha=0.35, linewidth=1, label=kind if not number else None)
     axes.set(ylabel="events", ylim=(0, None))
+    _shade_learning(axes, times, judged_from)
     _of_time(axes)
     return axes.figure
 
 
-def values(windows: Rows, strange: Rows, column: str) -> Figure:
-    """Median and the middle nine tenths of a column's values in each window, and its strangest events."""
+def values(windows: Rows, strange: Rows, column: str, judged_from: datetime | None = None) -> Figure:
+    """Median and the middle nine tenths of a column's values in each window, and its strangest events.
+
+    What lies before `judged_from` is shaded.
+    """
     axes = _axes()
     times = [w["window_start"] for w in windows]
     low, middle, high = (np.array([w[name] for w in windows], dtype=float) for name in ("p05", "p50", "p95"))
@@ -88,6 +95,7 @@ def values(windows: Rows, strange: Rows, column: str) -> Figure:
     if max((abs(s["observed"]) for s in marks), default=0) > 5 * usual:  # the usual would be a line
         axes.set_yscale("symlog", linthresh=usual)
     axes.set(ylabel=column)
+    _shade_learning(axes, times, judged_from)
     _of_time(axes)
     return axes.figure
 
@@ -107,8 +115,11 @@ def lines(rows: Rows, time: str, names: dict[str, str], ylabel: str, log: bool =
     return axes.figure
 
 
-def heat_map(cells: Rows) -> Figure:
-    """Drift: columns × windows, how many times its threshold the worst metric is; a dot where it is drift."""
+def heat_map(cells: Rows, names: Mapping[str, str]) -> Figure:
+    """Drift: columns × windows, how many times its threshold the worst metric is; a dot where it is drift.
+
+    `names` has what columns are called, where not by their name.
+    """
     columns = sorted({cell["column_name"] for cell in cells}, reverse=True)
     axes = _axes(height=0.9 + 0.32 * len(columns))
     drifts = []
@@ -126,7 +137,7 @@ def heat_map(cells: Rows) -> Figure:
     axes.plot(*_columns(drifts), ".", color=ALARM, markersize=3)
     axes.set_xlim(*mdates.date2num([min(cell["window_start"] for cell in cells), max(cell["window_end"] for cell in cells)]))
     axes.set_ylim(-0.5, len(columns) - 0.5)
-    axes.set_yticks(range(len(columns)), ["all columns" if column == "*" else column for column in columns])
+    axes.set_yticks(range(len(columns)), [names.get(column, column) for column in columns])
     axes.grid(False)
     axes.xaxis_date()
     _of_time(axes)
@@ -159,6 +170,11 @@ def timeline(tasks: Rows) -> Figure:
     axes.margins(x=0.08)
     axes.grid(axis="y", visible=False)
     return axes.figure
+
+
+def _shade_learning(axes: Axes, times: Sequence[datetime], judged_from: datetime | None) -> None:
+    if judged_from and min(times) < judged_from:
+        axes.axvspan(min(times), min(judged_from, max(times)), color=FAINT, alpha=0.12, linewidth=0, label="baseline being learnt")
 
 
 def _columns(points: Sequence[tuple[Any, Any]]) -> tuple[list, list]:

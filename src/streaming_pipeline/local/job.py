@@ -5,7 +5,7 @@ import os
 import secrets as random
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from streaming_pipeline.local.reporter import Reporter
 from streaming_pipeline.local.run_page import EVENT_LOG
 from streaming_pipeline.local.runner import JobRun, run_job
 from streaming_pipeline.local.spark import new_session, start_session
+from streaming_pipeline.model.inputs import features as features_of
 from streaming_pipeline.settings import DEFAULT_TOPIC, Settings, check_topic
 
 MAIN_JOB = "full_streaming_pipeline"
@@ -135,14 +136,15 @@ def laptop(
     check_job(bundle, job)
     check_parameters(bundle.job(job), job, parameters)
     settings = Settings.from_parameters({"catalog": LOCAL_CATALOG} | {name: text for name, text in parameters.items() if name in SETTINGS})
-    if parameters.get("config_dir"):
-        load_contract(settings.contract_path)
-    by_variable = [given["default"] for given in bundle.job(job).get("parameters", []) if given["name"] == "catalog"]
-    for catalog in [settings.catalog] if "catalog" in parameters else by_variable:
-        if catalog != LOCAL_CATALOG:
-            raise UsageError(f"Parameter 'catalog' is {catalog!r}: a laptop has {LOCAL_CATALOG} alone, so leave it out (--param, --var).")
+    defaults = {parameter["name"]: parameter.get("default") for parameter in bundle.job(job).get("parameters", [])}
+    if config_dir := parameters.get("config_dir") or defaults.get("config_dir"):
+        contract = load_contract(replace(settings, config_dir=config_dir).contract_path)
+        features_of(contract, settings.features)
+    catalog = settings.catalog if "catalog" in parameters else defaults.get("catalog", LOCAL_CATALOG)
+    if catalog != LOCAL_CATALOG:
+        raise UsageError(f"Parameter 'catalog' is {catalog!r}: a laptop has {LOCAL_CATALOG} alone, so leave it out (--param, --var).")
     found = read_secrets(root / ".env") if secrets is None else secrets
-    asks_kafka = any(parameter["name"] == "secret_scope" for parameter in bundle.job(job).get("parameters", []))
+    asks_kafka = "secret_scope" in defaults
     with only_run(home), kafka_secrets(home, found) if secrets is None and asks_kafka else nullcontext(found) as known:
         spark = start_session(home, connect=connect, event_log=event_log, confs=confs)
         prepare_mlflow(home, bundle, parameters)

@@ -1,6 +1,7 @@
 """How a notebook's output looks: tables of data frames, and the page that keeps a run of a notebook, which needs no network."""
 
 import contextlib
+import functools
 import json
 import re
 from collections.abc import Callable, Sequence
@@ -163,11 +164,17 @@ def notebook_page(name: str, facts: dict[str, Any], nodes: Sequence[nbformat.Not
             _redact_output(output, redact)
     metadata = {"title": name, "facts": facts, "index": INDEX}
     notebook = nbformat.v4.new_notebook(cells=nodes, metadata=metadata)
+    return _exporter().from_notebook_node(notebook)[0]
+
+
+@functools.cache
+def _exporter() -> _PageExporter:
+    """One for all pages: each would compile its templates anew, which takes longer than to fill them."""
     exporter = _PageExporter(
         template_name="basic", raw_template=_TEMPLATE, exclude_input_prompt=True, exclude_output_prompt=True, exclude_anchor_links=True
     )
     exporter.environment.globals["page_css"] = PAGE_CSS + _NOTEBOOK_CSS
-    return exporter.from_notebook_node(notebook)[0]
+    return exporter
 
 
 _NOTEBOOK_CSS = (

@@ -24,6 +24,7 @@ from streaming_pipeline.local.models import has_models
 from streaming_pipeline.local.run_page import EVENT_LOG, INDEX, PAGE_CSS
 from streaming_pipeline.local.spark import new_session
 from streaming_pipeline.model.registry import versions
+from streaming_pipeline.monitoring.scores import COLUMN as SCORE
 from streaming_pipeline.queries import query
 from streaming_pipeline.settings import Settings
 
@@ -57,6 +58,9 @@ def _held(spark: SparkSession, settings: Settings, contract: Contract, home: Pat
     sql["lateness"] = sql["lateness"].replace("`timestamp`", f"`{contract.event_time_field}`")
     asked = dict(zip(sql, at_once(*(partial(_rows, spark, text) for text in sql.values())), strict=True))
     newest = max((w["window_start"] for w in asked["windows"]), default=None)
+    # A new field is told from the first look on, and scores are judged by another baseline.
+    judged = (c["window_start"] for c in asked["drift_map"] if not c["metric"].startswith("schema") and c["column_name"] != SCORE)
+    judged_from = min(judged, default=newest)
     for name, time in (("windows", "window_start"), ("lateness", "hour"), ("drift_map", "window_start")):
         asked[name] = [row for row in asked[name] if newest is None or newest - row[time] < timedelta(days=DAYS)]
     run = _newest_run(asked["cluster_logs"], asked["throughput"], asked["run_cost"], home)
@@ -71,7 +75,7 @@ def _held(spark: SparkSession, settings: Settings, contract: Contract, home: Pat
         "severities": Counter(alert["severity"] for alert in wrong),
         "flagged": sum(row["flagged"] for row in asked["model_versions"]),
         "going_on": sum(alert["state"] == "goes on" for alert in wrong),
-        "charts": _charts(asked, contract),
+        "charts": _charts(asked, contract, judged_from),
         "run": run,
         "versions": versions(settings) if has_models(home) else [],
     }
@@ -109,8 +113,8 @@ def runbook_steps(runbook: Path) -> dict[str, Markup]:
     }
 
 
-def _charts(asked: dict[str, list], contract: Contract) -> dict[str, list[tuple[str, Markup]]]:
-    """Part of the page → its pictures, each with a caption."""
+def _charts(asked: dict[str, list], contract: Contract, judged_from: datetime | None) -> dict[str, list[tuple[str, Markup]]]:
+    """Part of the page → its pictures, each with a caption; `judged_from` is when the first window that was compared begins."""
     windows, strange, made = asked["windows"], asked["strange_events"], {}
 
     def add(part: str, caption: str, figure: Any) -> None:
@@ -126,7 +130,7 @@ def _charts(asked: dict[str, list], contract: Contract) -> dict[str, list[tuple[
         add(
             "arrivals",
             f"Events of each hour of event time, {period}; spikes and silences that were found are marked",
-            charts.arrivals(of_all, odd),
+            charts.arrivals(of_all, odd, judged_from),
         )
     if asked["lateness"]:
         names = {"p50_seconds": "median", "p95_seconds": "95 % of events"}
@@ -150,12 +154,17 @@ def _charts(asked: dict[str, list], contract: Contract) -> dict[str, list[tuple[
             "which is significant besides. Blank: too few events to judge, the baseline was being learnt, or a field "
             "that the contract lacks was told already. Of anomaly_score each day is held against the model's training"
         )
-        add("drift", caption, charts.heat_map(asked["drift_map"]))
+        fields = {field.name for field in contract.fields}
+        names = {
+            c["column_name"]: f"{c['column_name']} (not in the contract)" for c in asked["drift_map"] if c["column_name"] not in fields
+        }
+        names |= {"*": "all columns", SCORE: f"{SCORE} (the model's)"}
+        add("drift", caption, charts.heat_map(asked["drift_map"], names))
     for field in contract.fields:
         if by_column.get(field.name) and any(w["p50"] is not None for w in by_column[field.name]):
             odd = [row for row in strange if row["series"] == field.name]
             caption = f"{field.name} by hour: median, the middle nine tenths, strange events (looked for once the baseline was learnt)"
-            add("values", caption, charts.values(by_column[field.name], odd, field.name))
+            add("values", caption, charts.values(by_column[field.name], odd, field.name, judged_from))
     if asked["score_histogram"]:
         add("scores", "Scores of all events; those below 0 are flagged", charts.score_histogram(asked["score_histogram"]))
     return made
