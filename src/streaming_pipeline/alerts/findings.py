@@ -213,7 +213,11 @@ def _of_drift(rows: pd.DataFrame, settings: Settings) -> Iterator[Finding]:
         if is_schema:
             verb = {"schema_added": "is new, the contract lacks it", "schema_removed": "is missing", "schema_retyped": "has another type"}
             change = verb.get(worst["metric"], worst["metric"])
-            of = "of the look's records have it, the first" if worst["metric"] == "schema_added" else "of the records when it began"
+            of = (
+                "of the look's records have it, the first of them:"
+                if worst["metric"] == "schema_added"
+                else "of the records when it began,"
+            )
             said = f"Field {shown(column)} {change}: {worst['value']:.3g} % {of}"
         else:
             _, critical = THRESHOLDS.get(worst["metric"], (None, None))
@@ -221,7 +225,7 @@ def _of_drift(rows: pd.DataFrame, settings: Settings) -> Iterator[Finding]:
             if worst["metric"] == "std_ratio":
                 limits += f" (or up to {1 / worst['threshold']:.2g})"
             windows = f"drift in {part['window_start'].nunique():,} of {judged['window_start'].nunique():,} windows judged"
-            said = f"{shown(column)}{_of_slice(worst)}: {worst['metric']} is {worst['value']:.3g} at its worst, {limits}; {windows}"
+            said = f"{shown(column)}{_of_slice(worst)}: {worst['metric']} is {worst['value']:.3g} at its worst, {limits}; {windows},"
         query = (
             f"SELECT * FROM {_plain(settings, 'drift_metrics')} WHERE look = {worst['look']} AND column_name = {_literal(column)} "
             f"AND is_drift AND comparison <> 'previous' AND metric {'' if is_schema else 'NOT '}LIKE 'schema%' "
@@ -257,7 +261,7 @@ def _of_anomalies(rows: pd.DataFrame, newest: datetime | None, settings: Setting
             f"AND series = {_literal(series)} ORDER BY abs(score) / threshold DESC"
         )
         numbers = (worst[name] for name in ("detector", "observed", "expected", "score", "threshold"))
-        found = _finding(kind, table, series, part.loc[[label]] if incidents else part, said, query, *numbers)
+        found = _finding(kind, table, series, part.loc[[label]] if incidents else part, f"{said},", query, *numbers)
         besides = f" The query shows {len(incidents) - 1:,} more." if len(incidents) > 1 else ""
         yield replace(found, text=f"{found.text}{besides}", count=len(part), is_ongoing=is_ongoing)
 
@@ -298,7 +302,7 @@ def _finding(
     ends = rows["window_end"].fillna(begins)
     began, ended = (utc(at.to_pydatetime()) if pd.notna(at) else None for at in (begins.min(), ends.max()))
     numbers = (None if one is None or isnan(one) else float(one) for one in (observed, expected, score, threshold))
-    return Finding(kind, table, subject, severity, f"{said}, {_span(began, ended)}.", began, ended, len(rows), metric, *numbers, query)
+    return Finding(kind, table, subject, severity, f"{said} {_span(began, ended)}.", began, ended, len(rows), metric, *numbers, query)
 
 
 def _of_slice(row: Mapping[str, Any]) -> str:
