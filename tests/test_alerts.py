@@ -722,7 +722,7 @@ def test_a_webhook_gets_json_as_slack_takes_it():
                 post(url, "x")
             assert "s3cret" not in str(caught.value)
         post(check_url(url), webhook_text([replace(alert(), subject="a<b", link="https://w/run")], "streaming"))
-    assert bodies[-1]["text"].splitlines()[0] == "*[WARNING] streaming: drift: a&lt;b (over by now)*"
+    assert bodies[-1]["text"].splitlines()[0] == "*[WARNING] streaming: drift: a&lt;b (over when found)*"
     assert "<https://w/run|the run>" in bodies[-1]["text"]
     with pytest.raises(Temporary, match="cannot be reached"):
         post(url, "x")

@@ -68,7 +68,7 @@ def title(alert: Alert) -> str:
 
 def _headline(alert: Alert) -> str:
     """The same, and whether it was over when it was found."""
-    return f"{title(alert)}{' (over by now)' if _was_over(alert) else ''}"
+    return f"{title(alert)}{' (over when found)' if _was_over(alert) else ''}"
 
 
 def _facts(alert: Alert) -> list[tuple[str, str]]:
