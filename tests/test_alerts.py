@@ -247,8 +247,14 @@ def test_an_outage_that_was_told_as_stale_is_not_told_again_as_missing_events():
     ]
     assert later(gap) == [("missing_pattern", "email", "MUTED")]
     assert later(gap, channels=("email", "webhook"))[1] == ("missing_pattern", "webhook", "PENDING")  # nobody was told there
-    for other in (replace(gap, is_ongoing=True), replace(gap, began=NOON - HOUR), replace(gap, began=NOON + HOUR)):
+    for other in (replace(gap, began=NOON - HOUR), replace(gap, began=NOON + HOUR)):
         assert later(other) == [("missing_pattern", "email", "PENDING")]
+    # In the look that finds events again a silence is not over yet; a slice that stays silent is told by the next one.
+    going_on = replace(gap, is_ongoing=True)
+    assert later(going_on) == [("missing_pattern", "email", "MUTED")]
+    [over] = derived([(look(2, ("stale", "")), [])], known=(told,))
+    assert over.is_recovery and later(going_on, known=(told, over)) == [("missing_pattern", "email", "PENDING")]
+    assert later(gap, known=(told, over)) == [("missing_pattern", "email", "MUTED")]
     assert later(gap, known=(replace(told, status="DEAD"),)) == [("missing_pattern", "email", "PENDING")]
 
 

@@ -4,6 +4,7 @@ import io
 import signal
 import threading
 from collections import Counter
+from pathlib import Path
 from textwrap import indent
 
 import numpy as np
@@ -123,7 +124,7 @@ def test_latencies_of_many_runs_are_exact_to_a_percent():
         assert total.latency_seconds(share) == pytest.approx(np.quantile(milliseconds, share, method="inverted_cdf") / 1000, rel=0.01)
 
 
-def test_the_threads_that_streams_leave_behind_are_ended(spark, tmp_path):
+def test_the_threads_and_connections_that_streams_leave_behind_are_ended(spark, tmp_path):
     def stream(name):
         rows = spark.readStream.format("rate").option("rowsPerSecond", 1).load()
         writer = rows.writeStream.foreachBatch(lambda batch, number: seen.append((name, threading.current_thread())))
@@ -142,3 +143,14 @@ def test_the_threads_that_streams_leave_behind_are_ended(spark, tmp_path):
     stream("three")  # and Java can call again
     assert "three" in dict(seen)
     continuous.end_callbacks(spark)
+    for _ in range(100):
+        spark._jvm.System.gc()
+        if not (left := ends_that_java_keeps(spark._sc._gateway.get_callback_server().get_listening_port())):
+            break
+    assert left == 0
+
+
+def ends_that_java_keeps(port):
+    """How many connections to a port the other side has closed, and this one has not."""
+    rows = [row.split() for kind in ("tcp", "tcp6") for row in Path(f"/proc/net/{kind}").read_text().splitlines()[1:]]
+    return sum(int(remote.rsplit(":", 1)[1], 16) == port and state == "08" for _, _, remote, state, *_ in rows)  # CLOSE_WAIT

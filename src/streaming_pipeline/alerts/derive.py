@@ -41,13 +41,13 @@ def derive(
     out: list[Alert] = []
     for look, findings in looks:
         breaks = [*_breaks(findings), *_broken([*known, *out])]
-        outages = [alert for alert in known if alert.anomaly_type == "stale" and alert.status == "SENT" and not alert.is_recovery]
-        found = [alert for finding in findings for alert in _alerts(finding, look, breaks, outages, rules, occasion)]
+        found = [alert for finding in findings for alert in _alerts(finding, look, breaks, rules, occasion)]
+        found = [alert.muted(why) if (why := _told_as_stale(alert, [*known, *out])) else alert for alert in found]
         # Whether a rule wants to hear of it or not: what goes on is not over.
         goes_on = {_fingerprint(finding) for finding in findings if _is_ongoing(finding, look)}
         out += [*found, *_recoveries(look, goes_on, [*known, *out], rules, occasion)]
     if failure:
-        out += _alerts(failure, None, [], [], rules, occasion)
+        out += _alerts(failure, None, [], rules, occasion)
     if has_run_well:
         over = (alert for alert in still_open([*known, *out]) if alert.anomaly_type == "job_failed")
         out += [_recovery(alert, f"Run {occasion.run_id} went well.", None, rules, occasion) for alert in over]
@@ -55,15 +55,14 @@ def derive(
     return [alert for alert in out if alert.alert_id not in held]
 
 
-def _alerts(
-    finding: Finding, look: Look | None, breaks: Sequence["Break"], outages: Sequence[Alert], rules: Rules, occasion: Occasion
-) -> list[Alert]:
+def _alerts(finding: Finding, look: Look | None, breaks: Sequence["Break"], rules: Rules, occasion: Occasion) -> list[Alert]:
     """One alert a channel, if a rule fits."""
     rule = rules.for_finding(finding.kind, finding.subject, finding.severity)
     if rule is None:
         return []
     fingerprint = _fingerprint(finding)
     came = look.run_time.isoformat() if look else occasion.run_id
+    muted_by = _cause(finding, breaks)
     out = []
     for channel in rule.channels or occasion.channels or ("email",):
         alert = Alert(
@@ -92,7 +91,6 @@ def _alerts(
             found_at=look.run_time if look else None,
             is_ongoing=_is_ongoing(finding, look),
         )
-        muted_by = _cause(finding, breaks) or _told_as_stale(alert, outages)
         out.append(alert.muted(muted_by) if muted_by else alert)
     return out
 
@@ -135,13 +133,16 @@ def _cause(finding: Finding, breaks: Iterable[Break]) -> str | None:
     return next((f"{what} in the same time causes it" for what in causes), None)
 
 
-def _told_as_stale(alert: Alert, outages: Iterable[Alert]) -> str | None:
+def _told_as_stale(alert: Alert, earlier: Sequence[Alert]) -> str | None:
     """The alert by which the same people know of a silence, and of its end: while no event comes that the newest is too old, and once they
     come again that some were missing, are two things to say of one outage."""
-    if alert.anomaly_type != "missing_pattern" or alert.is_ongoing:
+    if alert.anomaly_type != "missing_pattern":
         return None
-    told = (one for one in outages if one.channel == alert.channel and abs(one.event_time - alert.event_time) <= _SAME_BEGIN)
-    return next((f"told as stale {one.sent_at:%Y-%m-%d %H:%M} UTC, and its end too" for one in told), None)
+    # Until the look that finds events again: a slice that stays silent is another thing.
+    told = still_open(earlier) if alert.is_ongoing else earlier
+    same = (one for one in told if one.channel == alert.channel and abs(one.event_time - alert.event_time) <= _SAME_BEGIN)
+    stale = (one for one in same if one.anomaly_type == "stale" and one.status == "SENT" and not one.is_recovery)
+    return next((f"told as stale {one.sent_at:%Y-%m-%d %H:%M} UTC, and its end too" for one in stale), None)
 
 
 def still_open(alerts: Iterable[Alert]) -> list[Alert]:

@@ -149,9 +149,14 @@ def end_callbacks(spark: SparkSession) -> None:
     """End Py4J's threads that wait for calls from Java, while no stream is running: each stream has a thread of Java of its own, and leaves
     one of Python, with a connection, that would wait for ever. Spark Connect has none."""
     gateway = getattr(getattr(spark, "_sc", None), "_gateway", None)
-    for connection in list(getattr(getattr(gateway, "_callback_server", None), "connections", ())):
+    server = getattr(gateway, "_callback_server", None)
+    for connection in list(getattr(server, "connections", ())):
         with contextlib.suppress(OSError, AttributeError):  # one that is closed already has no socket
             connection.socket.shutdown(socket.SHUT_RDWR)  # its thread reads the end, and closes it
+    if server:
+        # Java's client keeps its ends of them for as long as it lives; a new one lets Java close them.
+        java = gateway.java_gateway_server
+        java.resetCallbackClient(java.getCallbackClient().getAddress(), server.get_listening_port())
 
 
 def latencies(spark: SparkSession, settings: Settings, since: datetime) -> Counter[int]:
