@@ -249,13 +249,21 @@ def test_an_outage_that_was_told_as_stale_is_not_told_again_as_missing_events():
     assert later(gap, channels=("email", "webhook"))[1] == ("missing_pattern", "webhook", "PENDING")  # nobody was told there
     for other in (replace(gap, began=NOON - HOUR), replace(gap, began=NOON + HOUR)):
         assert later(other) == [("missing_pattern", "email", "PENDING")]
-    # In the look that finds events again a silence is not over yet; a slice that stays silent is told by the next one.
-    going_on = replace(gap, is_ongoing=True)
-    assert later(going_on) == [("missing_pattern", "email", "MUTED")]
+    # For some minutes after events have come again a silence is not over yet; a slice that stays silent is told.
+    assert later(replace(gap, is_ongoing=True)) == [("missing_pattern", "email", "MUTED")]
     [over] = derived([(look(2, ("stale", "")), [])], known=(told,))
-    assert over.is_recovery and later(going_on, known=(told, over)) == [("missing_pattern", "email", "PENDING")]
-    assert later(gap, known=(told, over)) == [("missing_pattern", "email", "MUTED")]
+    assert over.is_recovery and over.found_at == NOON + 2 * HOUR
+    for longer, status in ((0, "MUTED"), (1 / 15, "MUTED"), (0.1, "PENDING")):
+        for goes_on in (False, True):
+            silent = replace(gap, ended=over.found_at + longer * HOUR, is_ongoing=goes_on)
+            assert later(silent, known=(told, over)) == [("missing_pattern", "email", status)]
     assert later(gap, known=(replace(told, status="DEAD"),)) == [("missing_pattern", "email", "PENDING")]
+    # Told to others.
+    rules = parse_rules("rules:\n  - {name: a, finding: stale, recipients: [x@example.com]}\n  - {name: b, finding: missing_pattern}")
+    assert [one.status for one in derived([(look(1), [stale, replace(gap, is_ongoing=True)])], rules)] == ["PENDING", "PENDING"]
+    # Found by one look.
+    both = derived([(look(1), [stale, replace(gap, is_ongoing=True)])])
+    assert [(one.anomaly_type, one.status) for one in both] == [("stale", "PENDING"), ("missing_pattern", "MUTED")]
 
 
 # ------------------------------------------------------------------------------------------------------------------ when they are sent
