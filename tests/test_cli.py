@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[1]
         (["run", "--var", "catalog=nope"], "'catalog' is 'nope': a laptop has spark_catalog"),
         (["run", "--param", "colour"], "--param colour"),
         (["run", "--param", "features=value,nope"], "'features' names 'nope', which is no number of the event contract; use "),
+        (["run", "train_anomaly_detector", "--var", "features=nope"], "'features' names 'nope'"),
         (["run", "--param", "config_dir=tests"], f"{ROOT}/tests/event_contract.yml: the event contract cannot be read"),
         (["run", "--target", "nowhere"], "nowhere"),
         (["run", "--target", "nowhere", "--continuous"], "nowhere"),

@@ -76,12 +76,13 @@ def produce(
                 # The client's own wait knows whole milliseconds alone, and at a thousand records a second would not wait at all.
                 time.sleep(min(wait, _PROGRESS_EVERY_SECONDS))
                 producer.poll(0)
-    except KeyboardInterrupt:
         producer.flush()
-        raise KeyboardInterrupt(f"{report.delivered:,} records were delivered to {kafka.topic}.") from None
-    finally:
-        # Also when the records' source fails: what was handed over is on its way.
+    except BaseException as error:
+        # Also when the records' source fails, or somebody stops it: what was handed over is on its way.
         producer.flush()
+        if isinstance(error, KeyboardInterrupt):
+            raise KeyboardInterrupt(f"{report.delivered:,} records were delivered to {kafka.topic}.") from None
+        raise
     report.failed = len(errors)
     report.seconds = time.monotonic() - start
     if progress is not None:

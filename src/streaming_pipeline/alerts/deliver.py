@@ -95,6 +95,8 @@ def plan(
             if not alert.is_recovery:
                 for last in (last_sent, last_live) if is_live(alert) else (last_sent,):
                     last[key] = max(alert.sent_at, last.get(key, alert.sent_at))
+        elif alert.is_recovery and alert.status in ("MUTED", "DEAD"):
+            told.pop(key, None)  # nobody heard of the end; what comes after it is new all the same
         if alert.status == "PENDING" and alert.alert_id in message_of:
             bundles.setdefault((message_of[alert.alert_id],), []).append(alert)
         elif alert.status == "PENDING" and alert.rule in silences:

@@ -12,9 +12,6 @@ from streaming_pipeline.alerts.rules import Rules
 _BREAKS = ("schema_removed", "schema_retyped")
 _SHORT = timedelta(hours=1)
 """A schema break lasts so long at least."""
-_NEAR = timedelta(minutes=5)
-"""A silence begins so near the newest event that was too old, and ends so near the look that found newer ones, if both are one outage."""
-_BY_STALE = "stale tells of the same outage, and of its end"
 
 
 @dataclass(frozen=True)
@@ -42,11 +39,7 @@ def derive(
     out: list[Alert] = []
     for look, findings in looks:
         breaks = [*_breaks(findings), *_broken([*known, *out])]
-        found: list[Alert] = []
-        for finding in findings:
-            alerts = _alerts(finding, look, breaks, rules, occasion)
-            told = [*known, *out, *found]
-            found += [alert.muted(_BY_STALE) if _is_told_as_stale(finding, alert, told, rules) else alert for alert in alerts]
+        found = [alert for finding in findings for alert in _alerts(finding, look, breaks, rules, occasion)]
         # Whether a rule wants to hear of it or not: what goes on is not over.
         goes_on = {_fingerprint(finding) for finding in findings if _is_ongoing(finding, look)}
         out += [*found, *_recoveries(look, goes_on, [*known, *out], rules, occasion)]
@@ -137,25 +130,6 @@ def _cause(finding: Finding, breaks: Iterable[Break]) -> str | None:
     return next((f"{what} in the same time causes it" for what in causes), None)
 
 
-def _is_told_as_stale(finding: Finding, alert: Alert, earlier: Sequence[Alert], rules: Rules) -> bool:
-    """Whether the same people know of a silence, and of its end.
-
-    That the newest event is too old, and that some are missing, are two things to say of one outage; a slice that stays silent after it is
-    another thing.
-    """
-    if finding.kind != "missing_pattern":
-        return False
-    for number, stale in enumerate(earlier):
-        if stale.anomaly_type != "stale" or stale.is_recovery or stale.status not in ("PENDING", "SENT"):
-            continue
-        rest = (later for later in earlier[number:] if (later.fingerprint, later.channel) == (stale.fingerprint, stale.channel))
-        end = next((later.found_at for later in rest if later.is_recovery), None)
-        is_same = abs(stale.event_time - finding.began) <= _NEAR and (end is None or finding.ended <= end + _NEAR)
-        if is_same and stale.channel == alert.channel and _recipients(stale, rules) == _recipients(alert, rules):
-            return True
-    return False
-
-
 def still_open(alerts: Iterable[Alert]) -> list[Alert]:
     """Of each fingerprint and channel the newest alert that went on and was or will be told, if nothing was told of its end since."""
     found: dict[tuple[str, str], Alert] = {}
@@ -182,6 +156,7 @@ def _recoveries(look: Look, goes_on: Collection[str], earlier: Iterable[Alert], 
 def _recovery(alert: Alert, text: str, look: Look | None, rules: Rules, occasion: Occasion) -> Alert:
     """The alert that another one is over; it goes to whom the rule names, wherever the other has got to."""
     came = look.run_time.isoformat() if look else occasion.run_id
+    recipients = next((rule.recipients for rule in rules.rules if rule.name == alert.rule and alert.channel == "email"), alert.recipients)
     return replace(
         alert,
         alert_id=_id(alert.fingerprint, came, alert.channel, "over"),
@@ -189,7 +164,7 @@ def _recovery(alert: Alert, text: str, look: Look | None, rules: Rules, occasion
         message=text,
         status="PENDING",
         attempts=0,
-        recipients=_recipients(alert, rules),
+        recipients=recipients,
         next_attempt_at=occasion.now,
         sent_at=None,
         created_at=occasion.now,
@@ -201,11 +176,6 @@ def _recovery(alert: Alert, text: str, look: Look | None, rules: Rules, occasion
         message_id=None,
         reason=None,
     )
-
-
-def _recipients(alert: Alert, rules: Rules) -> tuple[str, ...]:
-    """Whom its rule names now."""
-    return next((rule.recipients for rule in rules.rules if rule.name == alert.rule and alert.channel == "email"), alert.recipients)
 
 
 def _id(*parts: str) -> str:

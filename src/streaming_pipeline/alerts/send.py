@@ -54,7 +54,7 @@ class Sending:
 
 
 def _in_messages(alerts: Iterable[Alert]) -> str:
-    messages = len({(alert.channel, alert.message_id) for alert in alerts})
+    messages = len({alert.message_id for alert in alerts})
     return f" in {messages:,} message{'' if messages == 1 else 's'}"
 
 

@@ -5,7 +5,7 @@ import os
 import secrets as random
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -137,9 +137,12 @@ def laptop(
     check_parameters(bundle.job(job), job, parameters)
     settings = Settings.from_parameters({"catalog": LOCAL_CATALOG} | {name: text for name, text in parameters.items() if name in SETTINGS})
     defaults = {parameter["name"]: parameter.get("default") for parameter in bundle.job(job).get("parameters", [])}
-    if config_dir := parameters.get("config_dir") or defaults.get("config_dir"):
-        contract = load_contract(replace(settings, config_dir=config_dir).contract_path)
-        features_of(contract, settings.features)
+    if parameters.get("config_dir"):
+        load_contract(settings.contract_path)
+    if "features" in defaults:
+        texts = {name: parameters.get(name, defaults[name]) for name in ("config_dir", "features")}
+        asked = Settings.from_parameters({"catalog": LOCAL_CATALOG, **texts})
+        features_of(load_contract(asked.contract_path), asked.features)
     catalog = settings.catalog if "catalog" in parameters else defaults.get("catalog", LOCAL_CATALOG)
     if catalog != LOCAL_CATALOG:
         raise UsageError(f"Parameter 'catalog' is {catalog!r}: a laptop has {LOCAL_CATALOG} alone, so leave it out (--param, --var).")

@@ -154,11 +154,8 @@ def _charts(asked: dict[str, list], contract: Contract, judged_from: datetime | 
             "which is significant besides. Blank: too few events to judge, the baseline was being learnt, or a field "
             "that the contract lacks was told already. Of anomaly_score each day is held against the model's training"
         )
-        fields = {field.name for field in contract.fields}
-        names = {
-            c["column_name"]: f"{c['column_name']} (not in the contract)" for c in asked["drift_map"] if c["column_name"] not in fields
-        }
-        names |= {"*": "all columns", SCORE: f"{SCORE} (the model's)"}
+        others = {cell["column_name"] for cell in asked["drift_map"]} - {field.name for field in contract.fields}
+        names = {name: f"{name} (not in the contract)" for name in others} | {"*": "all columns", SCORE: f"{SCORE} (the model's)"}
         add("drift", caption, charts.heat_map(asked["drift_map"], names))
     for field in contract.fields:
         if by_column.get(field.name) and any(w["p50"] is not None for w in by_column[field.name]):
