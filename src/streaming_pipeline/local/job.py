@@ -24,7 +24,6 @@ from streaming_pipeline.local.reporter import Reporter
 from streaming_pipeline.local.run_page import EVENT_LOG
 from streaming_pipeline.local.runner import JobRun, run_job
 from streaming_pipeline.local.spark import new_session, start_session
-from streaming_pipeline.model.inputs import features as features_of
 from streaming_pipeline.settings import DEFAULT_TOPIC, Settings, check_topic
 
 MAIN_JOB = "full_streaming_pipeline"
@@ -142,7 +141,10 @@ def laptop(
     if "features" in defaults:
         texts = {name: parameters.get(name, defaults[name]) for name in ("config_dir", "features")}
         asked = Settings.from_parameters({"catalog": LOCAL_CATALOG, **texts})
-        features_of(load_contract(asked.contract_path), asked.features)
+        # Here, since it brings MLflow with it, for which commands that run no job need not wait.
+        from streaming_pipeline.model import inputs
+
+        inputs.features(load_contract(asked.contract_path), asked.features)
     catalog = settings.catalog if "catalog" in parameters else defaults.get("catalog", LOCAL_CATALOG)
     if catalog != LOCAL_CATALOG:
         raise UsageError(f"Parameter 'catalog' is {catalog!r}: a laptop has {LOCAL_CATALOG} alone, so leave it out (--param, --var).")
