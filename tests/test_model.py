@@ -247,6 +247,20 @@ def test_a_challenger_of_the_same_kind_passes(fitted):
     assert failed(challenger, None, recent) == failed(challenger, fitted.pipeline, recent) == set()
 
 
+def test_of_few_events_chance_alone_refuses_no_challenger():
+    """The strangest of 1,250 are thirteen. Some of them came by night, which is usual once 500 others have come by night too."""
+    agreements = []
+    for seed in range(5):
+        usual = events(4_000, seed=seed)[0]
+        by_night = usual.head(500).assign(timestamp_unix=(START + timedelta(days=13, hours=5)).timestamp() + np.arange(500) / 2)
+        challenger = calibration.fit(pd.concat([usual, by_night]).sample(frac=1, random_state=seed), "event_type", 0.02)
+        recent = gate.recent_of(challenger.held_out, challenger.held_out["timestamp_unix"])
+        checks, _ = gate.examine(challenger, calibration.fit(usual, "event_type", 0.001).pipeline, recent, 0.02)
+        assert all(check.is_passed for check in checks), checks
+        agreements.append(checks[-1].value)
+    assert min(agreements) < 0.5  # what is asked for of many events
+
+
 def test_a_challenger_that_does_not_know_the_events_of_today_is_refused(clean, fitted):
     recent = events(20_000, seed=9)[0]
     # Trained where other values were usual: today's are all strange to it.

@@ -54,8 +54,7 @@ def examine(
     `recent` has the columns of both. What is put in is put in for both alike.
     """
     score = _scores(challenger.pipeline, recent)
-    # Three standard deviations of a binomial share on top, for few events.
-    allowance = 0.5 * contamination + 3 * np.sqrt(contamination * (1 - contamination) / len(recent))
+    allowance = 0.5 * contamination + _by_chance(contamination, len(recent))
     checks = [Check("flag_rate", float(np.mean(score < 0)), max(0.0, contamination - allowance), contamination + allowance)]
     # What is usual is learnt from these events alone: an outlier by the challenger's own measure it would find, however blind it is.
     usual = EventFeatures(challenger.features.slice_field).fit(recent[list(challenger.pipeline.feature_names_in_)])
@@ -76,8 +75,14 @@ def examine(
             checks.append(Check("recall_lost", recall_before - recall, -1.0, _MOST_RECALL_LOST))
     if before is not None:
         strangest = before <= np.quantile(before, _STRANGEST)
-        checks.append(Check("agreement", float(np.mean(score[strangest] <= np.quantile(score, _AMONG))), _LEAST_AGREEMENT))
+        least = max(0.0, _LEAST_AGREEMENT - _by_chance(0.5, np.count_nonzero(strangest)))
+        checks.append(Check("agreement", float(np.mean(score[strangest] <= np.quantile(score, _AMONG))), least))
     return checks, measured
+
+
+def _by_chance(share: float, count: int) -> float:
+    """What a share of so few may be off: three standard deviations of a binomial one."""
+    return 3 * float(np.sqrt(share * (1 - share) / count))
 
 
 def _scores(pipeline: Pipeline, rows: pd.DataFrame) -> np.ndarray:
