@@ -245,7 +245,12 @@ BROKEN = {
     "kind": ("resources/storage.yml", "  schemas:", "  schemata:", ["resources/storage.yml:", "'schemata'", "'schemas'"]),
     "schema": ("resources/storage.yml", "      comment: Kafka", "      coment: Kafka", ["storage.yml:", "'coment'", "schemas.pipeline"]),
     "volume": ("resources/storage.yml", "volume_type", "volume_typ", ["resources/storage.yml:", "'volume_typ'", "volumes.checkpoints"]),
-    "lifecycle": ("resources/secrets.yml", "prevent_destroy", "prevent_destruction", ["secrets.yml:", "'prevent_destruction'"]),
+    "lifecycle": (
+        "resources/model.yml",
+        "      comment:",
+        "      lifecycle:\n        prevent_destruction: true\n      comment:",
+        ["model.yml:", "'prevent_destruction'"],
+    ),
     "model alias": ("resources/model.yml", "      comment:", "      aliases: []\n      comment:", ["model.yml:", "'aliases'"]),
     "alert": ("resources/alerts.yml", "double_value", "doubl_value", ["alerts.yml:", "'doubl_value'", "alerts.stale", "'double_value'"]),
     "in an alert": ("resources/alerts.yml", "user_email:", "user_mail:", ["alerts.yml:", "'user_mail'", "subscriptions", "'user_email'"]),

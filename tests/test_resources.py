@@ -17,7 +17,9 @@ from streaming_pipeline.local.bundle_keys import KEYS
 from streaming_pipeline.settings import SECRET_KEYS, KafkaSettings, Settings
 
 ROOT = Path(__file__).resolve().parents[1]
-TARGETS = ("dev", "serverless", "prod")
+PRODUCTION = ("prod", "prod_serverless")
+ON_SERVERLESS = ("serverless", "prod_serverless")
+TARGETS = ("dev", "serverless", *PRODUCTION)
 PROD = {"service_principal": "00000000-0000-0000-0000-000000000001", "notification_email": "team@example.com", "operators": "on-call"}
 MAIN = "full_streaming_pipeline"
 
@@ -88,7 +90,7 @@ def model(path: str):
 
 @pytest.fixture(scope="module")
 def bundles() -> dict[str, Bundle]:
-    return {target: load_bundle(ROOT, target, variables=PROD if target == "prod" else {}) for target in TARGETS}
+    return {target: load_bundle(ROOT, target, variables=PROD if target in PRODUCTION else {}) for target in TARGETS}
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +153,7 @@ def test_what_a_notebook_imports_of_the_library_is_there(notebook):
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_every_resource_fits_its_typed_model(bundles, target):
-    assert set(bundles[target].resources) == set(MODELS) - ({"clusters"} if target == "serverless" else set())
+    assert set(bundles[target].resources) == set(MODELS) - ({"clusters"} if target in ON_SERVERLESS else set())
     for kind, resources in bundles[target].resources.items():
         for resource in resources.values():
             model(f"{kind}.{MODELS[kind]}").from_dict(resource)  # raises ValueError on an unknown field or value
@@ -207,7 +209,7 @@ def test_the_graph_is_the_same_for_every_target(bundles):
             for key, task in tasks_of(job).items()
         ]
 
-    assert graph("dev") == graph("serverless") == graph("prod")
+    assert all(graph(target) == graph("dev") for target in TARGETS)
 
 
 def test_the_main_jobs_graph(jobs):
@@ -235,7 +237,7 @@ def test_every_notebook_task_has_the_targets_compute_and_the_wheel(bundles, targ
     for name, job in bundles[target].jobs.items():
         for key in notebooks_of(job):
             task = tasks_of(job)[key]
-            if target == "serverless":
+            if target in ON_SERVERLESS:
                 assert "job_clusters" not in job and "job_cluster_key" not in task and "libraries" not in task, (name, key)
                 assert task["environment_key"] == job["environments"][0]["environment_key"]
                 assert job["environments"][0]["spec"]["dependencies"] == [f"{ROOT}/dist/*.whl"]
@@ -245,7 +247,6 @@ def test_every_notebook_task_has_the_targets_compute_and_the_wheel(bundles, targ
                 assert task["libraries"] == [{"whl": f"{ROOT}/dist/*.whl"}]
         for key in set(tasks_of(job)) - set(notebooks_of(job)):
             assert not {"job_cluster_key", "environment_key", "libraries"} & set(tasks_of(job)[key]), (name, key)
-    assert "clusters" not in bundles["serverless"].resources
 
 
 # ---- parameters ----
@@ -349,7 +350,7 @@ def test_a_failure_is_told_per_task_where_a_later_task_could_hide_it(bundles):
 
 def test_schedules_are_paused_in_development_and_on_in_production(bundles):
     for target in TARGETS:
-        wanted = "UNPAUSED" if target == "prod" else "PAUSED"
+        wanted = "UNPAUSED" if target in PRODUCTION else "PAUSED"
         scheduled = {name: job["schedule"] for name, job in bundles[target].jobs.items() if "schedule" in job}
         assert set(scheduled) == {MAIN, "table_maintenance", "train_anomaly_detector"}
         assert {schedule["pause_status"] for schedule in scheduled.values()} == {wanted}
@@ -357,30 +358,40 @@ def test_schedules_are_paused_in_development_and_on_in_production(bundles):
         assert scheduled[MAIN]["quartz_cron_expression"] == "15 30 * * * ?"
 
 
-def test_production_runs_as_a_service_principal_on_spot_machines_and_warns_of_long_runs(bundles):
-    config, job = bundles["prod"].config, bundles["prod"].jobs[MAIN]
+@pytest.mark.parametrize("target", PRODUCTION)
+def test_production_runs_as_a_service_principal_and_warns_of_long_runs(bundles, target):
+    config, job = bundles[target].config, bundles[target].jobs[MAIN]
     assert config["mode"] == "production"
     assert config["run_as"] == {"service_principal_name": PROD["service_principal"]}
     assert PROD["service_principal"] in config["workspace"]["root_path"]
-    cluster = job["job_clusters"][0]["new_cluster"]
-    assert cluster["azure_attributes"]["availability"] == "SPOT_WITH_FALLBACK_AZURE"
-    assert cluster["azure_attributes"]["first_on_demand"] == 1
     assert job["health"]["rules"][0]["metric"] == "RUN_DURATION_SECONDS"
     assert job["email_notifications"]["on_duration_warning_threshold_exceeded"] == ["team@example.com"]
-    assert job["tags"] == {"project": "streaming-pipeline", "environment": "prod"}
+    assert job["tags"] == {"project": "streaming-pipeline", "environment": target}
 
 
-def test_in_production_each_group_may_do_its_own_and_no_more(bundles):
-    resources = bundles["prod"].resources
+def test_the_workers_are_spot_machines_and_the_driver_is_not(bundles):
+    cluster = bundles["prod"].jobs[MAIN]["job_clusters"][0]["new_cluster"]
+    assert cluster["azure_attributes"]["availability"] == "SPOT_WITH_FALLBACK_AZURE"
+    assert cluster["azure_attributes"]["first_on_demand"] == 1
+
+
+@pytest.mark.parametrize("target", PRODUCTION)
+def test_in_production_each_group_may_do_its_own_and_no_more(bundles, target):
+    resources = bundles[target].resources
 
     def may(kind: str) -> set[tuple[str, str]]:
-        granted = [permission for resource in resources[kind].values() for permission in resource["permissions"]]
+        granted = [permission for resource in resources[kind].values() for permission in resource.get("permissions", [])]
         return {(permission["level"], next(value for key, value in permission.items() if key != "level")) for permission in granted}
 
-    for kind in ("jobs", "dashboards", "alerts", "clusters", "sql_warehouses", "experiments", "secret_scopes"):
-        assert [key for key, resource in resources[kind].items() if "permissions" not in resource] == [], kind
+    owners_alone = [
+        key
+        for kind in ("jobs", "dashboards", "alerts", "clusters", "sql_warehouses", "experiments", "secret_scopes")
+        for key, resource in resources.get(kind, {}).items()
+        if "permissions" not in resource
+    ]
+    assert owners_alone == ["produce_synthetic_events"], "made-up events are nothing for a topic in use"
     assert may("jobs") == {("CAN_MANAGE_RUN", "on-call")}
-    assert may("clusters") == {("CAN_RESTART", "on-call")}
+    assert target != "prod" or may("clusters") == {("CAN_RESTART", "on-call")}
     assert may("dashboards") == may("alerts") == {("CAN_READ", "users")}
     assert may("sql_warehouses") == {("CAN_USE", "users")}
     assert may("experiments") == {("CAN_MANAGE", PROD["service_principal"]), ("CAN_READ", "on-call")}
@@ -390,11 +401,11 @@ def test_in_production_each_group_may_do_its_own_and_no_more(bundles):
         {"principal": "account users", "privileges": ["USE_SCHEMA", "SELECT"]},
     ]
     # Those of the whole bundle would reach the secrets.
-    assert "permissions" not in bundles["prod"].config
+    assert "permissions" not in bundles[target].config
 
 
 def test_nobody_is_let_in_on_what_is_deployed_for_development(bundles):
-    for target in ("dev", "serverless"):
+    for target in set(TARGETS) - set(PRODUCTION):
         for resources in bundles[target].resources.values():
             assert not any(key in resource for resource in resources.values() for key in ("permissions", "grants"))
 
@@ -411,7 +422,7 @@ def test_what_costs_money_carries_the_projects_tags(bundles, target):
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_a_budget_policy_is_named_by_a_variable_and_else_not_at_all(bundles, target):
-    given = load_bundle(ROOT, target, variables={"budget_policy_id": "policy-1", **(PROD if target == "prod" else {})})
+    given = load_bundle(ROOT, target, variables={"budget_policy_id": "policy-1", **(PROD if target in PRODUCTION else {})})
     for name, job in bundles[target].jobs.items():
         assert "budget_policy_id" not in job, name
         assert given.job(name)["budget_policy_id"] == "policy-1"
@@ -425,7 +436,7 @@ def test_dashboard_and_sql_alerts_use_the_bundles_small_warehouse_or_the_one_tha
     assert warehouses(bundles[target]) == {"1"}
     [own] = bundles[target].resources["sql_warehouses"].values()
     assert own["enable_serverless_compute"] and own["cluster_size"] == "2X-Small" and 0 < own["auto_stop_mins"] <= 10
-    variables = {"warehouse_id": "abc", **(PROD if target == "prod" else {})}
+    variables = {"warehouse_id": "abc", **(PROD if target in PRODUCTION else {})}
     assert warehouses(load_bundle(ROOT, target, variables=variables)) == {"abc"}
 
 
@@ -441,7 +452,7 @@ def test_the_dashboard_reads_the_targets_tables_by_the_viewers_own_rights(bundle
 def test_sql_alerts_look_hourly_in_production_and_tell_whom_the_variables_name(bundles):
     for target in TARGETS:
         schedules = [alert["schedule"] for alert in bundles[target].resources["alerts"].values()]
-        assert {schedule["pause_status"] for schedule in schedules} == {"UNPAUSED" if target == "prod" else "PAUSED"}
+        assert {schedule["pause_status"] for schedule in schedules} == {"UNPAUSED" if target in PRODUCTION else "PAUSED"}
         assert {schedule["quartz_cron_schedule"] for schedule in schedules} == {"15 20 * * * ?"}, "the warehouse wakes once for all"
 
     def told(**variables: str) -> list:
@@ -455,11 +466,17 @@ def test_sql_alerts_look_hourly_in_production_and_tell_whom_the_variables_name(b
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_a_destroy_leaves_tables_volumes_and_secrets(bundles, target):
+def test_in_production_a_destroy_is_refused_and_a_copy_for_development_goes_as_a_whole(bundles, target):
     resources = bundles[target].resources
-    for kind in ("schemas", "volumes", "secret_scopes"):
-        assert all(resource["lifecycle"]["prevent_destroy"] is True for resource in resources[kind].values()), kind
-    assert set(resources["volumes"]) == {"checkpoints", "runs"}
+    kept = {(kind, key) for kind, of_kind in resources.items() for key, resource in of_kind.items() if "lifecycle" in resource}
+    assert all(resources[kind][key]["lifecycle"] == {"prevent_destroy": True} for kind, key in kept)
+    what_does_not_come_back = {
+        ("schemas", "pipeline"),
+        ("volumes", "checkpoints"),
+        ("volumes", "runs"),
+        ("secret_scopes", "connections"),
+    }
+    assert kept == (what_does_not_come_back if target in PRODUCTION else set())
 
 
 def test_what_is_uploaded_has_no_secrets_and_no_local_files(bundles):
