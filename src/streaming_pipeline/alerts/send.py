@@ -81,7 +81,8 @@ def send_alerts(
     `Sending.problems` tells of them.
     """
     now = datetime.now(UTC)
-    tables.create_missing(spark, settings, [tables.ALERT_OUTBOX, tables.ALERT_SILENCES])
+    # monitor_logs too: where no run ever comes to task 03 the SQL alert "stale" finds it empty, and tells.
+    tables.create_missing(spark, settings, [tables.ALERT_OUTBOX, tables.ALERT_SILENCES, tables.MONITOR_LOGS])
     folder = Path(settings.runs_dir, "alerts", settings.schema)
     journal, cursor = Journal(folder / "sent"), folder / "derived_until"
     known, begun = _settle(spark, settings, outbox.load(spark, settings, now), journal)
