@@ -13,11 +13,12 @@ from email.parser import BytesParser
 from email.policy import default
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from streaming_pipeline import tables
 from streaming_pipeline.alerts import deliver as delivery
-from streaming_pipeline.alerts import outbox
+from streaming_pipeline.alerts import findings, outbox
 from streaming_pipeline.alerts.deliver import MAX_ATTEMPTS, Journal, Outcome, Refused, Temporary, deliver
 from streaming_pipeline.alerts.derive import Occasion, derive
 from streaming_pipeline.alerts.findings import KINDS, Finding, Look
@@ -31,6 +32,7 @@ from streaming_pipeline.alerts.webhook import check_url, post
 from streaming_pipeline.errors import PipelineError, UsageError
 from streaming_pipeline.local.mailbox import running_mailbox
 from streaming_pipeline.queries import query
+from streaming_pipeline.settings import Settings
 
 ROOT = Path(__file__).parents[1]
 SHIPPED = ROOT / "config" / "alert_rules.yml"
@@ -138,6 +140,19 @@ def test_deriving_twice_adds_nothing_and_each_channel_has_its_own():
 
 def test_a_finding_that_no_rule_fits_is_told_to_nobody():
     assert derived([(look(1), [finding("outlier")])]) == []
+
+
+def test_strange_minutes_are_not_told_as_events():
+    at = pd.Timestamp("2026-03-02T10:00:00Z")
+    row = {"look": 1, "table_name": "silver_events", "anomaly_type": "outlier", "slice": "view", "severity": "warning"}
+    row |= {"detector": "zscore", "observed": 3_000.0, "expected": 1_500.0, "score": 9.0, "threshold": 4.5, "event_time": at}
+    minutes = {"series": "mean(value)", "event_id": None, "window_start": at, "window_end": at + timedelta(minutes=1)}
+    event = {"series": "value", "event_id": "7", "window_start": pd.NaT, "window_end": pd.NaT}
+    rows = pd.DataFrame([row | minutes, row | event])
+    by_mean, by_value = findings._of_anomalies(rows, None, Settings(catalog="main"))
+    told = "the strangest of view 3,000 where 1,500 is usual (zscore 9, limit 4.5), 2026-03-02 10:00"
+    assert by_mean.text == f"strange minutes by mean(value); {told} to 10:01 UTC."
+    assert by_value.text == f"1 strange event by value; {told} UTC."
 
 
 def test_the_end_is_told_once_when_it_was_judged_and_not_found():

@@ -312,6 +312,19 @@ def test_a_new_baseline_is_a_command_and_in_force_from_the_next_look_on(spark, o
         "after the change",
     ]
 
+    # Without a period: the newest windows, but for those with a spike or a silence.
+    spark.sql(
+        f"INSERT INTO {settings.table('anomaly_logs')} (anomaly_type, window_start, window_end) VALUES "
+        "('spike', TIMESTAMP'2026-03-08T20:10:00Z', TIMESTAMP'2026-03-08T20:25:00Z'), "
+        "('missing_pattern', TIMESTAMP'2026-03-08T10:30:00Z', TIMESTAMP'2026-03-08T12:00:00Z'), "
+        "('degradation', NULL, NULL)"
+    )
+    made = baseline.set_baseline(spark, replace(settings, baseline_windows=10), baseline.Choice("newest"))
+    [row] = held(spark, settings, "baselines", f"baseline_id = {made.baseline_id}")
+    hours = sorted(window.hour for window in row["windows"])
+    # The last hour is not over.
+    assert hours == [12, 13, 14, 15, 16, 17, 18, 19, 21, 22]
+
     for texts, said in (
         (("x", "2026-03-01", ""), "both 'from_time' and 'until_time'"),
         (("x", "2026-03-02", "2026-03-01"), "'until_time' is '2026-03-01'"),

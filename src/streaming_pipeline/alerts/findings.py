@@ -248,7 +248,9 @@ def _of_anomalies(rows: pd.DataFrame, newest: datetime | None, settings: Setting
         numbers = f"{_number(worst['observed'])} where {_number(worst['expected'])} is usual"
         score = f"({worst['detector']} {worst['score']:.3g}, limit {worst['threshold']:.3g})"
         if kind == "outlier":
-            said = f"{part['event_id'].nunique():,} strange events by {name}; the strangest{where} {numbers} {score}"
+            events = part["event_id"].nunique()  # none: minutes with a strange mean
+            strange = f"{events:,} strange event{'' if events == 1 else 's'}" if events else "strange minutes"
+            said = f"{strange} by {name}; the strangest{where} {numbers} {score}"
         elif kind == "missing_pattern":
             length = _length(worst["window_end"] - worst["window_start"])
             said = f"{name}{where}: {_number(worst['observed'])} in {length}, where {_number(worst['expected'])} are usual"

@@ -164,11 +164,12 @@ def set_baseline(spark: SparkSession, settings: Settings, choice: Choice) -> Mad
     else:
         closed = max(counts, default=0)
         backwards = {-window: count for window, count in counts.items() if window < closed}
-        found = choose_windows(backwards, 1, [], settings.baseline_windows)
+        strange = [range(1 - windows.stop, 1 - windows.start) for windows in _strange(spark, settings)]
+        found = choose_windows(backwards, 1, strange, settings.baseline_windows)
         if found is None:
             raise PipelineError(
-                f"silver_events has fewer than {settings.baseline_windows} closed windows of {minutes} minutes with {MIN_RECORDS} events "
-                "and no odd number of them: wait, or give a period or fewer windows (baseline_windows)."
+                f"silver_events has fewer than {settings.baseline_windows} closed windows of {minutes} minutes with {MIN_RECORDS} events, "
+                "no odd number of them and no spike or silence: wait, or give a period or fewer windows (baseline_windows)."
             )
         windows = tuple(sorted(-window for window in found))
     before = newest(spark, settings, SILVER)
@@ -176,6 +177,19 @@ def set_baseline(spark: SparkSession, settings: Settings, choice: Choice) -> Mad
     made = made.with_reference(held_by(silver, contract, made))
     tables.append_rows(spark, settings, tables.BASELINES, [made.to_row(None, settings.run_id, datetime.now(UTC))])
     return Made(made.baseline_id, len(windows), sum(counts[window] for window in windows))
+
+
+def _strange(spark: SparkSession, settings: Settings) -> list[range]:
+    """Windows in which looks have found a spike or a silence."""
+    tables.create_missing(spark, settings, [tables.ANOMALY_LOGS])
+    found = spark.table(settings.table("anomaly_logs")).where("anomaly_type IN ('spike', 'missing_pattern')")
+    seconds = 60 * settings.window_minutes
+    return [
+        range(int(row["start"] // seconds), int(-(-row["end"] // seconds)))
+        for row in found.select(F.unix_seconds("window_start").alias("start"), F.unix_seconds("window_end").alias("end"))
+        .distinct()
+        .collect()
+    ]
 
 
 def held_by(silver: DataFrame, contract: Contract, baseline: Baseline) -> Profiles:
