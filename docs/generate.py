@@ -4,12 +4,14 @@ Such a part stands between `<!-- generated: name -->` and `<!-- end -->`; all el
 """
 
 import re
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from streaming_pipeline.contract import load_contract
 from streaming_pipeline.local.bundle import load_bundle
 from streaming_pipeline.prices import Prices, load_prices
+from streaming_pipeline.settings import Settings
 from streaming_pipeline.tables import Table, all_tables
 
 DOCS = Path(__file__).resolve().parent
@@ -67,6 +69,44 @@ def task_graph(job: dict[str, Any]) -> str:
     return "```mermaid\n" + "\n".join(lines) + "\n```\n"
 
 
+def parameters(job: dict[str, Any], training: dict[str, Any]) -> str:
+    """The main job's parameters, which are those of the training that it may start, too: what `Settings` has for each, and what the
+    notebooks say of it."""
+    defaults = {field.name: field.default for field in fields(Settings)}
+    rows = []
+    of_training = _meanings(training)
+    for name, meaning in _meanings(job).items():
+        default, meaning = defaults[name], meaning or of_training[name]
+        rows.append([f"`{name}`", f"`{default}`" if isinstance(default, str | int | float) and default != "" else "", meaning])
+    return markdown_table(["parameter", "default", "meaning"], rows)
+
+
+def own_parameters(jobs: dict[str, dict[str, Any]]) -> str:
+    """What the other jobs take besides."""
+    known = {field.name for field in fields(Settings)}
+    rows = []
+    for key, job in sorted(jobs.items()):
+        defaults = {parameter["name"]: parameter["default"] for parameter in job["parameters"]}
+        rows += [
+            [f"`{key}`", f"`{name}`", f"`{defaults[name]}`" if defaults[name] else "", meaning]
+            for name, meaning in _meanings(job).items()
+            if name not in known
+        ]
+    return markdown_table(["job", "parameter", "default", "meaning"], rows)
+
+
+def _meanings(job: dict[str, Any]) -> dict[str, str]:
+    """Each parameter of a job, and what the tables at the head of its notebooks say of it."""
+    notebooks = [
+        Path(task["notebook_task"]["notebook_path"]).read_text(encoding="utf-8") for task in job["tasks"] if "notebook_task" in task
+    ]
+    said = {}
+    for name in (parameter["name"] for parameter in job["parameters"]):
+        row = re.compile(rf"^# MAGIC \| `{name}` \| (.+) \|$", re.MULTILINE)
+        said[name] = "; ".join(dict.fromkeys(found for text in notebooks for found in row.findall(text)))
+    return said
+
+
 def comparison(prices: Prices, node_type: str, workers: int) -> str:
     """What a month costs, by how long a run takes and how the job runs."""
     cluster, serverless = prices.per_hour(node_type, workers), prices.per_hour("serverless", 0)
@@ -112,6 +152,8 @@ def parts() -> dict[str, str]:
     return {
         "dictionary": dictionary(all_tables(contract)),
         "task_graph": task_graph(job),
+        "parameters": parameters(job, bundle.job("train_anomaly_detector")),
+        "own_parameters": own_parameters(bundle.jobs),
         "comparison": comparison(prices, cluster["node_type_id"], cluster["autoscale"]["min_workers"]),
     }
 

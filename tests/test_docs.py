@@ -35,9 +35,16 @@ def anchors(text: str) -> set[str]:
 
 def test_what_follows_from_code_and_configuration_is_as_it_is_made():
     made = generate.pages()
-    assert {path.name for path in made} == {"architecture.md", "cost.md", "tables.md"}
+    assert {path.name for path in made} == {"architecture.md", "cost.md", "parameters.md", "tables.md"}
     for path, text in made.items():
         assert path.read_text(encoding="utf-8") == text, f"{path.name} is behind: run `uv run python docs/generate.py`"
+
+
+def test_the_docs_say_what_each_parameter_of_each_job_means():
+    rows = re.findall(r"^\| (?:`(\w+)` \| )?`(\w+)` \| .*? \| (.*?) \|$", page("parameters.md"), re.MULTILINE)
+    assert all(meaning for _, _, meaning in rows)
+    named = {name for _, name, _ in rows}
+    assert named == {parameter["name"] for job in load_bundle(ROOT).jobs.values() for parameter in job["parameters"]}
 
 
 def test_the_graph_in_the_docs_is_the_jobs():

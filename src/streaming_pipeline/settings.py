@@ -113,7 +113,7 @@ class KafkaSettings:
 
 @dataclass(frozen=True)
 class Settings:
-    """The parameters of a job run. Each field is a job parameter of the same name; README and the job say what each means."""
+    """The parameters of a job run. Each field is a job parameter of the same name; docs/parameters.md says what each means."""
 
     catalog: str
     schema: str = "streaming"

@@ -221,7 +221,7 @@ _WINDOW: Columns = (
     ("window_start", "TIMESTAMP", "event time from which on"),
     ("window_end", "TIMESTAMP", "event time before which"),
 )
-_SLICE = ("slice", "STRING", "value of the contract's slice field; * for all")
+_SLICE = ("slice", "STRING", "value of the contract's slice field, (other) beyond the twenty most frequent; * for all")
 
 PROFILE_METRICS = Table(
     "profile_metrics",
@@ -283,10 +283,14 @@ ANOMALY_LOGS = Table(
     (
         *_LOOK,
         ("detector", "STRING", "zscore, robust_zscore, iqr, moving_average or gap"),
-        ("anomaly_type", "STRING", "outlier (an event), spike or missing_pattern (minutes), or degradation (a look)"),
-        ("series", "STRING", "what was judged: a column's values, arrivals a minute, or a figure of the look"),
+        (
+            "anomaly_type",
+            "STRING",
+            "outlier (an event, or minutes with a strange mean), spike or missing_pattern (minutes), degradation (a look)",
+        ),
+        ("series", "STRING", "what was judged: a column's values, mean(column) of a minute, arrivals a minute, or a figure of the look"),
         _SLICE,
-        ("event_id", "STRING", "the event; NULL for minutes"),
+        ("event_id", "STRING", "the event; NULL for minutes and looks"),
         ("event_time", "TIMESTAMP", "when it happened, or began"),
         ("window_start", "TIMESTAMP", "first minute; NULL for an event"),
         ("window_end", "TIMESTAMP", "behind the last minute; of a silence that goes on, when it was looked at"),
@@ -317,7 +321,7 @@ BASELINES = Table(
     "baselines",
     "version of a table's baseline",
     (
-        ("baseline_id", "BIGINT", "its number; the highest is in force"),
+        ("baseline_id", "BIGINT", "its number: of silver_events the highest is in force; of gold_anomaly_predictions the model's version"),
         ("table_name", "STRING", "the table"),
         ("name", "STRING", "what it is called"),
         ("window_minutes", "INT", "length of its windows"),

@@ -14,7 +14,7 @@ from streaming_pipeline.detectors.phase import DAY, HOUR, WEEK, phase
 
 HOURS = 24
 FEWEST = 50
-"""Rows that tell what is usual; a slice, or an hour of it, with fewer goes by what is usual for all."""
+"""Rows that tell what is usual; a slice with fewer goes by what is usual for all, an hour of it by what is usual for the slice."""
 MOST_SLICES = 200
 _LEAST_SPREAD = 1e-9
 """Of the middle."""
