@@ -830,6 +830,12 @@ def test_of_several_silences_the_one_that_goes_on_is_told_with_its_own_time(task
     task.spark.sql(f"USE `{task.settings.schema}`")
     states = [row["state"] for row in task.spark.sql(query("alerts")).collect()]
     assert sorted(states) == ["", "", "", "over by now", "over when found"]  # the two that are muted have none
+    # Nor has a loss that was accepted: it has no end, and did not end before it was found.
+    task.spark.sql("INSERT INTO monitor_logs (run_time, table_name, lost_records) VALUES (now(), 'bronze_events', 7)")
+    assert task.send(**secrets).note == "1 sent in 1 message"
+    assert "over when found" not in box.mails[-1]["Subject"]
+    [lost] = [row for row in task.spark.sql(query("alerts")).collect() if row["anomaly_type"] == "records_lost"]
+    assert (lost["status"], lost["state"]) == ("SENT", "")
 
 
 def test_alerts_wait_until_there_is_a_mail_server_and_are_told_once(task, mailbox):
