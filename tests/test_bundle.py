@@ -1,6 +1,7 @@
 """The bundle reader: what it resolves, and what it refuses by name."""
 
 import getpass
+import re
 import shutil
 from itertools import combinations
 from pathlib import Path
@@ -341,6 +342,14 @@ BROKEN = {
         ["experiments.trainings", "no 'name'"],
     ),
 }
+
+
+def test_the_continuous_job_of_the_docs_is_one_for_its_target_alone(copy):
+    shown = re.search(r"^```yaml\n(.*?)^```", (ROOT / "docs" / "continuous.md").read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)[1]
+    (copy / "resources" / "continuously.job.yml").write_text(shown, encoding="utf-8")
+    job = load_bundle(copy, "serverless").jobs["continuously"]
+    assert job["continuous"] == {"pause_status": "UNPAUSED", "task_retry_mode": "NEVER"}
+    assert "continuously" not in load_bundle(copy).jobs
 
 
 @pytest.mark.parametrize("slip", BROKEN)

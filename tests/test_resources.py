@@ -475,6 +475,7 @@ def test_in_production_a_destroy_is_refused_and_a_copy_for_development_goes_as_a
         ("volumes", "checkpoints"),
         ("volumes", "runs"),
         ("secret_scopes", "connections"),
+        ("registered_models", "anomaly_detector"),
     }
     assert kept == (what_does_not_come_back if target in PRODUCTION else set())
 

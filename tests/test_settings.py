@@ -6,6 +6,7 @@ from streaming_pipeline.errors import UsageError
 from streaming_pipeline.local.dbutils import DBUtils
 from streaming_pipeline.local.env import read_secrets
 from streaming_pipeline.settings import KafkaSettings, Settings
+from streaming_pipeline.settings import read_secrets as secrets_of_scope
 
 MTLS = {
     "KAFKA_BOOTSTRAP_SERVERS": "a:9093, b:9093",
@@ -14,6 +15,11 @@ MTLS = {
     "KAFKA_SSL_KEY_LOCATION": "key.pem",
 }
 CONFLUENT = {"KAFKA_BOOTSTRAP_SERVERS": "x.confluent.cloud:9092", "KAFKA_API_KEY": "KEY", "KAFKA_API_SECRET": "s3cr3t"}
+
+
+def test_a_secret_that_was_put_from_a_file_has_no_newline_at_its_end():
+    dbutils = DBUtils(secrets={"SMTP_PASSWORD": " a b \r\n", "SMTP_HOST": "mail\n", "OTHER": "x"})
+    assert secrets_of_scope(dbutils, "any", "SMTP_") == {"SMTP_PASSWORD": " a b ", "SMTP_HOST": "mail"}
 
 
 def test_both_shapes_of_connection_are_understood():

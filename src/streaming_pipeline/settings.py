@@ -237,7 +237,8 @@ def read_secrets(dbutils: Any, scope: str, prefix: str | tuple[str, ...]) -> dic
     """What a secret scope holds of the known keys that begin so. Raises `UsageError` for a scope that cannot be read."""
     try:
         held = {secret.key for secret in dbutils.secrets.list(scope)}
-        return {key: dbutils.secrets.get(scope, key) for key in SECRET_KEYS if key.startswith(prefix) and key in held}
+        # Put from a file or a pipe a secret ends with that one's newline, which is no part of a password.
+        return {key: dbutils.secrets.get(scope, key).rstrip("\r\n") for key in SECRET_KEYS if key.startswith(prefix) and key in held}
     except Exception as error:  # the workspace has many ways to say that a scope is missing or not for this user
         raise UsageError(
             f"Parameter 'secret_scope': the scope {scope!r} cannot be read ({type(error).__name__}). "
