@@ -52,7 +52,8 @@ class Loop:
         try:
             run_continuously(self.home, secrets=self.secrets, console=Console(file=self.printed, width=200))
         finally:
-            self.runs = [(folder / "index.html").read_text() for folder in sorted(set(self.home.glob("runs/*")) - before)]
+            pages = [folder / "index.html" for folder in set(self.home.glob("runs/*")) - before]
+            self.runs = [page.read_text() for page in sorted(pages, key=lambda page: page.stat().st_mtime_ns)]  # several a second
         return self.printed.getvalue().splitlines()
 
 

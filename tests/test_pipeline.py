@@ -413,6 +413,13 @@ def test_a_run_without_new_events_adds_nothing_and_one_with_new_events_adds_exac
 def test_it_runs_continuously(pipeline, monkeypatch):
     """Records come for each of two runs; behind the second one Ctrl-C is pressed."""
     before, began, ask, seen = pipeline.counts(), time.time(), continuous.latencies, []
+    logs = ("cluster_logs", "benchmark_logs")
+
+    def commits():
+        history = (pipeline.spark.sql(f"DESCRIBE HISTORY {pipeline.settings.table(name)}") for name in logs)
+        return [rows.where("operation = 'WRITE'").count() for rows in history]
+
+    commits_before = commits()
 
     def ask_and_go_on(*arguments):
         seen.append(ask(*arguments))
@@ -431,6 +438,16 @@ def test_it_runs_continuously(pipeline, monkeypatch):
     assert last.startswith("Stopped after 2 runs, 0 of them failed") and ": 500 records, " in last
     assert [took.total() for took in seen] == [300, 200]
     assert 0 < Figures(500, seen[0] + seen[1]).latency_seconds(1) < time.time() - began
+    # What its tasks log is one commit a run to each of the two tables, and is all there; monitoring has seen it before.
+    assert commits() == [count + 2 for count in commits_before]
+    looks = pipeline.looks()[:2]
+    for look in looks:
+        of_run = [pipeline.spark.table(pipeline.settings.table(name)).where(f"run_id = '{look['run_id']}'").collect() for name in logs]
+        tasks, steps = ({row[column] for row in rows} for column, rows in zip(("task_name", "task"), of_run, strict=True))
+        assert len(tasks) == len(of_run[0]) == 5 and steps > tasks
+        [write] = [step for step in of_run[1] if step["task"] == "silver_write"]
+        assert look["figures"]["silver_records_per_second"] == pytest.approx(write["records_per_second"])
+        assert write["records"] == look["records"]
     assert {name: count - before[name] for name, count in pipeline.counts().items() if count != before[name]} == dict.fromkeys(
         ("bronze_events", "silver_events", "gold_anomaly_predictions"), 500
     )

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
 
 from streaming_pipeline import tables
 from streaming_pipeline.at_once import at_once
@@ -60,6 +61,55 @@ def collect_steps(run_dir: str, tasks: tuple[str, ...]) -> tuple[Step, ...]:
     return tuple(sorted(steps, key=lambda step: step.run_time))
 
 
+_held: dict[str, list[dict[str, Any]]] | None = None
+"""Rows that wait for the end of their run, by the name of their table; None: each task writes its own."""
+
+
+@contextmanager
+def held_back() -> Iterator[Callable[[SparkSession, Settings], None]]:
+    """Within the block the tasks of this process keep their rows of both logs, until the function that it gives writes them.
+
+    Where a run takes seconds, its ten commits to these two tables would be a tenth of it, and each commit makes the next one slower: Delta
+    lists a table's whole log. What a process that is killed has kept is lost.
+    """
+    global _held
+    _held = {table.name: [] for table in (tables.BENCHMARK_LOGS, tables.CLUSTER_LOGS)}
+    try:
+        yield _write_held
+    finally:
+        _held = None
+
+
+def _write_held(spark: SparkSession, settings: Settings) -> None:
+    def write(table: tables.Table) -> None:
+        if rows := _held[table.name]:
+            tables.append_rows(spark, settings, table, rows)
+            rows.clear()
+
+    at_once(lambda: write(tables.BENCHMARK_LOGS), lambda: write(tables.CLUSTER_LOGS))
+
+
+def _write(spark: SparkSession, settings: Settings, table: tables.Table, rows: list[dict[str, Any]]) -> None:
+    if _held is None:
+        tables.append_rows(spark, settings, table, rows)
+    else:
+        _held[table.name] += rows
+
+
+def step_rate(spark: SparkSession, settings: Settings, step: str) -> tuple[float, int] | None:
+    """Records a second of this run's steps of that name, and how many records these were; None without any."""
+    if _held is not None:
+        mine = [row for row in _held["benchmark_logs"] if (row["run_id"], row["task"]) == (settings.run_id, step)]
+        records, seconds = sum(row["records"] or 0 for row in mine), sum(row["elapsed_seconds"] for row in mine)
+    elif not spark.catalog.tableExists(settings.table("benchmark_logs")):
+        return None
+    else:
+        is_mine = (F.col("run_id") == settings.run_id) & (F.col("task") == step)
+        steps = spark.table(settings.table("benchmark_logs")).where(is_mine)
+        records, seconds = steps.agg(F.sum("records"), F.sum("elapsed_seconds")).first()
+    return (records / seconds, records) if records and seconds else None
+
+
 def run_task(name: str, stage: Callable[[SparkSession, Settings], Result], spark: SparkSession, settings: Settings) -> Result:
     """Run one stage as the task `name`, and log how long it and its steps took, and where; also when it fails.
 
@@ -99,7 +149,7 @@ def _write_benchmark_log(spark: SparkSession, settings: Settings, steps: list[St
         }
         for step in steps
     ]
-    tables.append_rows(spark, settings, tables.BENCHMARK_LOGS, rows)
+    _write(spark, settings, tables.BENCHMARK_LOGS, rows)
 
 
 def _write_cluster_log(spark: SparkSession, settings: Settings, name: str, started_at: datetime, notes: str) -> None:
@@ -107,7 +157,7 @@ def _write_cluster_log(spark: SparkSession, settings: Settings, name: str, start
     cost = _cost(settings, where, (ended_at - started_at).total_seconds() / 3600)
     notes = "; ".join(filter(None, (notes, cost.pop("unknown", None))))
     row = {"task_name": name, **where, "start_time": started_at, "end_time": ended_at, "notes": notes, "run_id": settings.run_id, **cost}
-    tables.append_rows(spark, settings, tables.CLUSTER_LOGS, [row])
+    _write(spark, settings, tables.CLUSTER_LOGS, [row])
 
 
 def _cost(settings: Settings, where: dict[str, Any], hours: float) -> dict[str, Any]:

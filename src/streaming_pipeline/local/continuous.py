@@ -25,6 +25,7 @@ from streaming_pipeline.local.job import SETTINGS, laptop, new_run_id
 from streaming_pipeline.local.reporter import Reporter
 from streaming_pipeline.local.runner import why
 from streaming_pipeline.local.spark import new_session
+from streaming_pipeline.run_log import held_back
 from streaming_pipeline.settings import Settings
 
 KEPT_RUNS = 20
@@ -86,13 +87,15 @@ def run_continuously(home: Path, *, console: Console, **options: Any) -> SparkSe
     """
     total, kept = Figures(), deque()
     began, runs, failed, in_a_row = time.monotonic(), 0, 0, 0
-    with laptop(home, confs=_CONFS, **options) as ready, _stopping() as stop:
+    with laptop(home, confs=_CONFS, **options) as ready, _stopping() as stop, held_back() as write_logs:
         reporter, sessions = Reporter(console, brief=True), _Sessions(ready.spark)
         while not stop.asked:
             run = ready.run(new_run_id(), reporter, sessions, show_tables=False)
             settings = Settings.from_parameters({name: text for name, text in run.parameters.items() if name in SETTINGS}, ready.secrets)
             rows = {task.key: task.rows or 0 for task in run.tasks}
-            took = latencies(sessions("latencies"), settings, run.started) if rows.get(_SCORE) else Counter()
+            took = latencies(sessions("between runs"), settings, run.started) if rows.get(_SCORE) else Counter()
+            with contextlib.suppress(Exception):  # they wait for the end of the next run, which tells better what is wrong
+                write_logs(sessions("between runs"), settings)
             figures = Figures(rows.get(_INGEST, 0), took, _waiting(settings))
             total.add(figures)
             end_callbacks(ready.spark)

@@ -18,6 +18,7 @@ from streaming_pipeline.monitoring.detection import Asked, Detection, ask, begin
 from streaming_pipeline.monitoring.findings import Look, write_worse
 from streaming_pipeline.monitoring.freshness import Freshness, freshness, health
 from streaming_pipeline.monitoring.windows import utc
+from streaming_pipeline.run_log import step_rate
 from streaming_pipeline.settings import Settings
 
 
@@ -91,7 +92,7 @@ def monitor_silver_events(spark: SparkSession, settings: Settings) -> MonitorLog
         law, seen, rate, asked = at_once(
             lambda: conservation.check(spark, settings, verified_before, totals),
             lambda: freshness(new, contract, settings.late_after_seconds),
-            lambda: _silver_rate(spark, settings),
+            lambda: step_rate(spark, settings, "silver_write"),
             lambda: ask(spark, settings, contract, begun, new, bronze, quarantined, datetime.now(UTC)),
         )
     read_until = {**read_before, **{span.key: span.last + 1 for span in law.spans}}
@@ -164,16 +165,6 @@ def _newest_looks(spark: SparkSession, settings: Settings, most: int) -> list[Ro
     """The rows about silver, the newest first."""
     rows = spark.table(settings.table("monitor_logs")).where(F.col("table_name") == "silver_events")
     return rows.orderBy(F.col("run_time").desc()).limit(most).collect()
-
-
-def _silver_rate(spark: SparkSession, settings: Settings) -> tuple[float, int] | None:
-    """Records a second of this run's writes to silver, and how many records these were."""
-    if not spark.catalog.tableExists(settings.table("benchmark_logs")):
-        return None
-    is_mine = (F.col("run_id") == settings.run_id) & (F.col("task") == "silver_write")
-    steps = spark.table(settings.table("benchmark_logs")).where(is_mine)
-    records, seconds = steps.agg(F.sum("records"), F.sum("elapsed_seconds")).first()
-    return (records / seconds, records) if records and seconds else None
 
 
 def _figures(seen: Freshness, more: dict[str, int], detection: Detection, rate: tuple[float, int] | None) -> Figures:
