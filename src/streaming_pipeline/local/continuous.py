@@ -19,7 +19,9 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 from rich.console import Console
 
+from streaming_pipeline import tables
 from streaming_pipeline.bronze import waiting_offsets
+from streaming_pipeline.contract import load_contract
 from streaming_pipeline.errors import PipelineError
 from streaming_pipeline.local.job import SETTINGS, laptop, new_run_id
 from streaming_pipeline.local.reporter import Reporter
@@ -34,6 +36,8 @@ LONGEST_PAUSE_SECONDS = 60.0
 """Between runs that fail one after another: 1 s, 2 s, 4 s … up to this."""
 IDLE_SECONDS = 60.0
 """Without new records the job runs as often: silences are found, and alerts that could not be delivered are tried again."""
+_RUNS_BETWEEN_CLEANINGS = 100
+_LOG_KEPT_MINUTES = 60
 _CONFS = {
     # Each run adds a few small files to each table, and every look at one would open more and more of them.
     "spark.databricks.delta.autoCompact.enabled": "true",
@@ -109,6 +113,9 @@ def run_continuously(home: Path, *, console: Console, **options: Any) -> SparkSe
                 if len(kept) > KEPT_RUNS:
                     for folder in kept.popleft():
                         shutil.rmtree(folder, ignore_errors=True)
+                if runs % _RUNS_BETWEEN_CLEANINGS == 0:  # every stream has read what came before this run
+                    with contextlib.suppress(Exception):  # it saves time, no more
+                        shorten_logs(sessions("between runs"), settings)
                 if not figures.records and figures.waiting == 0:
                     stop.wait(IDLE_SECONDS, unless=lambda settings=settings: _waiting(settings) != 0)
                 continue
@@ -160,6 +167,29 @@ def end_callbacks(spark: SparkSession) -> None:
         # Java's client keeps its ends of them for as long as it lives; a new one lets Java close them.
         java = gateway.java_gateway_server
         java.resetCallbackClient(java.getCallbackClient().getAddress(), server.get_listening_port())
+
+
+def shorten_logs(spark: SparkSession, settings: Settings) -> None:
+    """Take from the logs of the tables what is older than an hour and not needed to read them.
+
+    Delta lists a table's whole log at each commit, and takes away by itself what is older than days. The logs of silver and gold stay: a
+    version of the model names the version of silver that it was trained on, and gold can be read as it was. Spark Connect has no access to
+    any log.
+    """
+    jvm = getattr(spark, "_jvm", None)
+    if jvm is None:
+        return
+    delta = jvm.org.apache.spark.sql.delta
+    minute = getattr(getattr(delta, "TruncationGranularity$"), "MODULE$").MINUTE()
+    # Py4J would hand a number of this size over as an Integer.
+    kept = jvm.java.util.stream.LongStream.of(_LOG_KEPT_MINUTES * 60_000).boxed().findFirst()
+    kept = jvm.scala.jdk.javaapi.OptionConverters.toScala(kept)
+    for table in tables.all_tables(load_contract(settings.contract_path)):
+        name = settings.table(table.name)
+        if table.name not in ("silver_events", "gold_anomaly_predictions") and spark.catalog.tableExists(name):
+            location = spark.sql(f"DESCRIBE DETAIL {name}").first()["location"]
+            log = delta.DeltaLog.forTable(spark._jsparkSession, location)
+            log.cleanUpExpiredLogs(log.unsafeVolatileSnapshot(), jvm.scala.Option.empty(), kept, minute)
 
 
 def latencies(spark: SparkSession, settings: Settings, since: datetime) -> Counter[int]:
