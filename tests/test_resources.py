@@ -82,6 +82,11 @@ ONLY_THE_BUNDLE_KNOWS = {"permissions"}
 """A deployment sends these by themselves."""
 
 
+def required(target: str) -> dict[str, str]:
+    """The variables without a default."""
+    return PROD if target in PRODUCTION else {}
+
+
 def model(path: str):
     """`jobs.Task` → the class of that name in databricks-bundles."""
     module, name = path.split(".")
@@ -90,7 +95,7 @@ def model(path: str):
 
 @pytest.fixture(scope="module")
 def bundles() -> dict[str, Bundle]:
-    return {target: load_bundle(ROOT, target, variables=PROD if target in PRODUCTION else {}) for target in TARGETS}
+    return {target: load_bundle(ROOT, target, variables=required(target)) for target in TARGETS}
 
 
 @pytest.fixture(scope="module")
@@ -422,7 +427,7 @@ def test_what_costs_money_carries_the_projects_tags(bundles, target):
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_a_budget_policy_is_named_by_a_variable_and_else_not_at_all(bundles, target):
-    given = load_bundle(ROOT, target, variables={"budget_policy_id": "policy-1", **(PROD if target in PRODUCTION else {})})
+    given = load_bundle(ROOT, target, variables=required(target) | {"budget_policy_id": "policy-1"})
     for name, job in bundles[target].jobs.items():
         assert "budget_policy_id" not in job, name
         assert given.job(name)["budget_policy_id"] == "policy-1"
@@ -436,8 +441,7 @@ def test_dashboard_and_sql_alerts_use_the_bundles_small_warehouse_or_the_one_tha
     assert warehouses(bundles[target]) == {"1"}
     [own] = bundles[target].resources["sql_warehouses"].values()
     assert own["enable_serverless_compute"] and own["cluster_size"] == "2X-Small" and 0 < own["auto_stop_mins"] <= 10
-    variables = {"warehouse_id": "abc", **(PROD if target in PRODUCTION else {})}
-    assert warehouses(load_bundle(ROOT, target, variables=variables)) == {"abc"}
+    assert warehouses(load_bundle(ROOT, target, variables=required(target) | {"warehouse_id": "abc"})) == {"abc"}
 
 
 @pytest.mark.parametrize("target", TARGETS)

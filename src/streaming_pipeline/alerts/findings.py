@@ -122,8 +122,6 @@ def read_looks(
 
     `is_drift_open`: somebody was told of a drift and not of its end, so that it matters what was judged and is none.
     """
-    if not spark.catalog.tableExists(settings.table("monitor_logs")):
-        return []
     logs = spark.table(settings.table("monitor_logs")).where(F.col("run_time") > F.lit(after)).orderBy("run_time").collect()
     # What looks found stands in their row: a table of theirs is read only for what is wanted.
     is_judged = (F.col("comparison") != "previous") & F.col("is_drift").isNotNull()

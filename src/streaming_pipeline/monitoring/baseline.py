@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 from pyspark.sql import DataFrame, Row, SparkSession
@@ -98,9 +98,11 @@ def window_counts(silver: DataFrame, contract: Contract, window_minutes: int) ->
     return dict(zip(counted["window"], counted["records"], strict=True))
 
 
-def choose_windows(counts: dict[int, int], closed_before: int, excluded: Sequence[range], wanted: int) -> tuple[int, ...] | None:
-    """The first `wanted` clean windows of those before `closed_before`: they have enough rows, not a fifth or five times as many as is
-    usual, and no finding (`excluded`). None if there are not so many yet."""
+def choose_windows(
+    counts: dict[int, int], closed_before: int, excluded: Sequence[range], wanted: int, newest: bool = False
+) -> tuple[int, ...] | None:
+    """The first (or newest) `wanted` clean windows of those before `closed_before`: they have enough rows, not a fifth or five times as
+    many as is usual, and no finding (`excluded`). None if there are not so many yet."""
     enough = {window: count for window, count in counts.items() if window < closed_before and count >= MIN_RECORDS}
     if len(enough) < wanted:
         return None
@@ -110,7 +112,9 @@ def choose_windows(counts: dict[int, int], closed_before: int, excluded: Sequenc
         for window, count in sorted(enough.items())
         if usual / 5 <= count <= usual * 5 and not any(window in windows for windows in excluded)
     ]
-    return tuple(clean[:wanted]) if len(clean) >= wanted else None
+    if len(clean) < wanted:
+        return None
+    return tuple(clean[-wanted:] if newest else clean[:wanted])
 
 
 @dataclass(frozen=True)
@@ -162,16 +166,13 @@ def set_baseline(spark: SparkSession, settings: Settings, choice: Choice) -> Mad
                 f"From {choice.begin.isoformat()} to {choice.end.isoformat()} no window of {minutes} minutes has {MIN_RECORDS} events."
             )
     else:
-        closed = max(counts, default=0)
-        backwards = {-window: count for window, count in counts.items() if window < closed}
-        strange = [range(1 - windows.stop, 1 - windows.start) for windows in _strange(spark, settings)]
-        found = choose_windows(backwards, 1, strange, settings.baseline_windows)
-        if found is None:
+        closed_before = max(counts, default=0)
+        windows = choose_windows(counts, closed_before, _strange(spark, settings), settings.baseline_windows, newest=True)
+        if windows is None:
             raise PipelineError(
                 f"silver_events has fewer than {settings.baseline_windows} closed windows of {minutes} minutes with {MIN_RECORDS} events, "
                 "no odd number of them and no spike or silence: wait, or give a period or fewer windows (baseline_windows)."
             )
-        windows = tuple(sorted(-window for window in found))
     before = newest(spark, settings, SILVER)
     made = make(silver, contract, windows, minutes, before.baseline_id + 1 if before else 1, choice.name)
     made = made.with_reference(held_by(silver, contract, made))
@@ -183,13 +184,9 @@ def _strange(spark: SparkSession, settings: Settings) -> list[range]:
     """Windows in which looks have found a spike or a silence."""
     tables.create_missing(spark, settings, [tables.ANOMALY_LOGS])
     found = spark.table(settings.table("anomaly_logs")).where("anomaly_type IN ('spike', 'missing_pattern')")
-    seconds = 60 * settings.window_minutes
-    return [
-        range(int(row["start"] // seconds), int(-(-row["end"] // seconds)))
-        for row in found.select(F.unix_seconds("window_start").alias("start"), F.unix_seconds("window_end").alias("end"))
-        .distinct()
-        .collect()
-    ]
+    spans = found.select("window_start", "window_end").distinct().collect()
+    last = lambda end: number_of(end - timedelta(microseconds=1), settings.window_minutes)  # noqa: E731
+    return [range(number_of(begin, settings.window_minutes), last(end) + 1) for begin, end in spans]
 
 
 def held_by(silver: DataFrame, contract: Contract, baseline: Baseline) -> Profiles:
