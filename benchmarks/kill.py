@@ -35,6 +35,7 @@ MAIN, MAINTENANCE, TRAINING = "full_streaming_pipeline", "table_maintenance", "t
 REPLAY, BACKFILL = "replay_quarantine", "backfill_bronze"
 PHASES = {
     "bronze_stream": MAIN,
+    "bronze_write": MAIN,
     "silver_extent": MAIN,
     "silver_write": MAIN,
     "quarantine_write": MAIN,
@@ -116,7 +117,7 @@ def work(home: Path, job: str, parameters: dict[str, str], failpoint: Failpoint)
     from streaming_pipeline.monitoring import conservation
 
     writes = {
-        "bronze_events": "backfill",
+        "bronze_events": "backfill" if job == BACKFILL else "bronze_write",
         "quarantined_events": "quarantine_write",
         "gold_anomaly_predictions": "gold_write",
         "duplicate_events": "duplicates_write",
@@ -281,7 +282,7 @@ def run(home: Path, broker: Broker, kills: int, seed: int) -> tuple[dict[str, in
     broker.create_topic(TOPIC)
     secrets, kafka = broker.secrets("SSL", TOPIC), broker.kafka_settings("SSL", TOPIC)
     contract = (ROOT / "config" / "event_contract.yml").read_text(encoding="utf-8")
-    put_right = home / "config"
+    put_right = home / "put_right"  # not `config`, which every run of this home would go by
     put_right.mkdir(parents=True)
     (put_right / "event_contract.yml").write_text(contract.replace("[click, purchase, view]", "[click, purchase, view, refund]"))
     parameters: dict[str, dict[str, str]] = collections.defaultdict(dict)

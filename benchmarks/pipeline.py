@@ -24,7 +24,6 @@ from streaming_pipeline.monitoring.monitor import monitor_silver_events
 from streaming_pipeline.producer import produce
 from streaming_pipeline.settings import KafkaSettings, Settings
 from streaming_pipeline.silver import cleanse_bronze_to_silver
-from streaming_pipeline.streams import run_available_now
 
 EVENTS, WARM_UP_EVENTS = 5_000_000, 200_000
 
@@ -39,8 +38,8 @@ def bare_append(spark, connection: KafkaSettings, settings: Settings, name: str)
         .option("maxOffsetsPerTrigger", settings.max_offsets_per_trigger)
         .load()
     )
-    writer = source.writeStream.format("delta").outputMode("append")
-    run_available_now(writer, name, settings.checkpoint(name), into=settings.table(name))
+    writer = source.writeStream.format("delta").option("checkpointLocation", settings.checkpoint(name)).trigger(availableNow=True)
+    writer.toTable(settings.table(name)).awaitTermination()
 
 
 def whole_job_seconds(home: Path, settings: Settings) -> float:

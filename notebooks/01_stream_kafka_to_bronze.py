@@ -1,7 +1,7 @@
 # Databricks notebook source
 # MAGIC %md
 # MAGIC # 01 · Kafka → bronze
-# MAGIC Brings what is new on the topic into `bronze_events`, unchanged, exactly once.
+# MAGIC Reads new records of the topic into `bronze_events`, unchanged, each exactly once.
 # MAGIC
 # MAGIC | parameter | meaning |
 # MAGIC |---|---|
@@ -14,7 +14,7 @@
 # MAGIC | `secret_scope` | secret scope that holds the `KAFKA_*` settings |
 # MAGIC | `kafka_topic` | topic; empty: `KAFKA_TOPIC` of the secret scope, else `stream-input` |
 # MAGIC | `kafka_options` | further options of Spark's Kafka source, as JSON |
-# MAGIC | `max_offsets_per_trigger` | most records of one micro-batch |
+# MAGIC | `max_offsets_per_trigger` | how many records a micro-batch may have at most |
 
 # COMMAND ----------
 

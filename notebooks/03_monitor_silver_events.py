@@ -1,9 +1,9 @@
 # Databricks notebook source
 # MAGIC %md
 # MAGIC # 03 · Monitor silver
-# MAGIC Is every record accounted for, how fresh and how late are events, does anything wait on the topic? One row of `monitor_logs`.
-# MAGIC What is new is profiled (`profile_metrics`), compared with its baseline (`drift_metrics`), and searched for strange events,
-# MAGIC spikes and silences (`anomaly_logs`).
+# MAGIC Gives two verdicts. The pipeline's: is every record accounted for, how fresh and how late are events, does anything wait on the
+# MAGIC topic? It is one row of `monitor_logs`. The data's: the task profiles what is new (`profile_metrics`), compares it with the
+# MAGIC baseline (`drift_metrics`), and searches it for strange events, spikes and silences (`anomaly_logs`).
 # MAGIC
 # MAGIC | parameter | meaning |
 # MAGIC |---|---|
@@ -16,9 +16,11 @@
 # MAGIC | `kafka_topic` | topic; empty: `KAFKA_TOPIC` of the secret scope, else `stream-input` |
 # MAGIC | `kafka_options` | further options of Spark's Kafka source, as JSON |
 # MAGIC | `late_after_seconds` | an event that reaches Kafka later than this is late |
-# MAGIC | `freshness_limit_seconds` | events older than this are Unhealthy |
+# MAGIC | `freshness_limit_seconds` | if the newest event is older than this, the pipeline is Unhealthy |
 # MAGIC | `window_minutes` | length of the windows that are profiled and compared |
-# MAGIC | `baseline_windows` | drift is measured against so many first clean windows |
+# MAGIC | `baseline_windows` | how many clean windows, the first of the stream, make the baseline that drift is measured against |
+# MAGIC | `rejected_limit_pct` | if a larger share of the new records is rejected (in per cent), that is a finding |
+# MAGIC | `repeated_limit_pct` | if a larger share of the new records is repeated (in per cent), that is a finding |
 
 # COMMAND ----------
 
@@ -38,6 +40,8 @@ dbutils.widgets.text("late_after_seconds", "300")
 dbutils.widgets.text("freshness_limit_seconds", "7200")
 dbutils.widgets.text("window_minutes", "60")
 dbutils.widgets.text("baseline_windows", "72")
+dbutils.widgets.text("rejected_limit_pct", "5")
+dbutils.widgets.text("repeated_limit_pct", "20")
 
 # COMMAND ----------
 
@@ -49,6 +53,7 @@ settings = Settings.from_notebook(dbutils, secrets="KAFKA_")
 result = run_task("03_monitor_silver_events", monitor_silver_events, spark, settings)
 dbutils.jobs.taskValues.set("records", result.records)
 dbutils.jobs.taskValues.set("note", result.note)
+print(result.note)
 
 # COMMAND ----------
 

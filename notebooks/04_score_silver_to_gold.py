@@ -1,7 +1,8 @@
 # Databricks notebook source
 # MAGIC %md
 # MAGIC # 04 · Silver → gold
-# MAGIC Scores each new event once, with the champion of `model_name`, into `gold_anomaly_predictions`.
+# MAGIC Scores each new event once, with the champion of `model_name`, into `gold_anomaly_predictions`. Nothing is scored
+# MAGIC as long as there are too few events to train a champion.
 # MAGIC
 # MAGIC | parameter | meaning |
 # MAGIC |---|---|

@@ -1,9 +1,9 @@
 # Databricks notebook source
 # MAGIC %md
 # MAGIC # 05 · Alerts
-# MAGIC What monitoring found, and a task of this run that failed, becomes alerts in `alert_outbox`, by the rules of `alert_rules.yml`;
-# MAGIC what is due is sent. Fails if a task of this run failed, so that a broken run never reads as a success, and if an alert could not
-# MAGIC be told.
+# MAGIC Turns findings of monitoring and failed tasks of this run into alerts in `alert_outbox`, by the rules of `alert_rules.yml`, and
+# MAGIC sends those that are due. Fails if a task of this run failed, so that a broken run never reads as a success, and if an alert could
+# MAGIC not be delivered.
 # MAGIC
 # MAGIC | parameter | meaning |
 # MAGIC |---|---|

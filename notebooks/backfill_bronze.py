@@ -1,7 +1,8 @@
 # Databricks notebook source
 # MAGIC %md
 # MAGIC # Backfill bronze
-# MAGIC Reads the topic again from a time on, and adds to `bronze_events` what it lacks; the next run of the main job takes it on.
+# MAGIC Reads the topic again from a given time, and adds the records that `bronze_events` lacks. The next run of the main
+# MAGIC job processes them.
 # MAGIC
 # MAGIC | parameter | meaning |
 # MAGIC |---|---|
@@ -14,8 +15,9 @@
 # MAGIC | `secret_scope` | secret scope that holds the `KAFKA_*` settings |
 # MAGIC | `kafka_topic` | topic; empty: `KAFKA_TOPIC` of the secret scope, else `stream-input` |
 # MAGIC | `kafka_options` | further options of Spark's Kafka source, as JSON |
-# MAGIC | `max_offsets_per_trigger` | most records of one commit |
+# MAGIC | `max_offsets_per_trigger` | how many records a commit may have at most |
 # MAGIC | `from_time` | the first record's time, such as 2026-03-01T00:00:00Z |
+# MAGIC | `dry_run` | `true`: say which offsets would be read, and write nothing |
 
 # COMMAND ----------
 
@@ -34,6 +36,7 @@ dbutils.widgets.text("kafka_topic", "")
 dbutils.widgets.text("kafka_options", "{}")
 dbutils.widgets.text("max_offsets_per_trigger", "1000000")
 dbutils.widgets.text("from_time", "")
+dbutils.widgets.text("dry_run", "false")
 
 # COMMAND ----------
 
@@ -42,13 +45,14 @@ from functools import partial
 from streaming_pipeline.backfill import backfill_bronze
 from streaming_pipeline.errors import UsageError
 from streaming_pipeline.run_log import run_task
-from streaming_pipeline.settings import Settings, parse_time
+from streaming_pipeline.settings import Settings, parse_flag, parse_time
 
-settings = Settings.from_notebook(dbutils, besides=("from_time",), secrets="KAFKA_")
+settings = Settings.from_notebook(dbutils, besides=("from_time", "dry_run"), secrets="KAFKA_")
 since = parse_time("from_time", dbutils.widgets.get("from_time"))
 if since is None:
     raise UsageError("Parameter 'from_time' is empty: give the time from which the topic is read again, such as 2026-03-01T00:00:00Z.")
-result = run_task("backfill_bronze", partial(backfill_bronze, since=since), spark, settings)
+backfill = partial(backfill_bronze, since=since, dry_run=parse_flag("dry_run", dbutils.widgets.get("dry_run")))
+result = run_task("backfill_bronze", backfill, spark, settings)
 dbutils.jobs.taskValues.set("records", result.records)
 dbutils.jobs.taskValues.set("note", result.note)
 result

@@ -1,7 +1,7 @@
 # Databricks notebook source
 # MAGIC %md
 # MAGIC # Is there a champion?
-# MAGIC Tells the job whether a model can score yet; if not, it trains one first.
+# MAGIC Says whether a model can score yet; if not, the job trains one first.
 # MAGIC
 # MAGIC | parameter | meaning |
 # MAGIC |---|---|

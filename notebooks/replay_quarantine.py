@@ -1,7 +1,7 @@
 # Databricks notebook source
 # MAGIC %md
 # MAGIC # Replay quarantine
-# MAGIC Sends open records of `quarantined_events` through the contract again, after it was put right: events go to `silver_events`,
+# MAGIC Checks open records of `quarantined_events` against the corrected contract again: valid events go to `silver_events`,
 # MAGIC re-deliveries to `duplicate_events`, the rest stays. The next run of the main job scores the new events. Never beside the main job.
 # MAGIC
 # MAGIC | parameter | meaning |

@@ -1,7 +1,7 @@
 # Databricks notebook source
 # MAGIC %md
 # MAGIC # Score a period of gold again
-# MAGIC Scores the events of a period by the champion, or by another version, in one commit. The scores before stay in the table's history
+# MAGIC Scores the events of a period with the champion, or with another version, in one commit. The table's history keeps the old scores
 # MAGIC for 90 days: `SELECT … FROM gold_anomaly_predictions VERSION AS OF n`. Never beside the main job.
 # MAGIC
 # MAGIC | parameter | meaning |

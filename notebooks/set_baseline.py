@@ -1,7 +1,8 @@
 # Databricks notebook source
 # MAGIC %md
 # MAGIC # Set the baseline
-# MAGIC Makes a new baseline, which drift of `silver_events` is measured against from the next look on. Older ones are kept in `baselines`.
+# MAGIC Makes a new baseline. From the next monitoring run on, drift of `silver_events` is measured against it. `baselines` keeps the
+# MAGIC older ones.
 # MAGIC
 # MAGIC | parameter | meaning |
 # MAGIC |---|---|
@@ -11,7 +12,7 @@
 # MAGIC | `runs_dir` | folder of what runs leave behind; empty: the volume `runs` of the schema |
 # MAGIC | `run_id` | names this run in the log tables |
 # MAGIC | `window_minutes` | length of the windows, as the main job has it |
-# MAGIC | `baseline_windows` | without a period: so many of the newest clean windows |
+# MAGIC | `baseline_windows` | without a period: how many of the newest clean windows to take |
 # MAGIC | `name` | what it is called |
 # MAGIC | `from_time` | begin of the period, such as 2026-03-01T00:00:00Z |
 # MAGIC | `until_time` | its end |

@@ -1,8 +1,8 @@
 # Databricks notebook source
 # MAGIC %md
 # MAGIC # Which version scores?
-# MAGIC Makes another version of the model champion, in one step: one that the gate refused, or the champion before. What is scored from
-# MAGIC now on is scored by it; the job `rescore_gold` scores a period again.
+# MAGIC Makes another version of the model champion, in one step: one that the gate refused, or the previous champion. It scores new events
+# MAGIC from now on; run the job `rescore_gold` to score earlier ones again.
 # MAGIC
 # MAGIC | parameter | meaning |
 # MAGIC |---|---|
@@ -12,7 +12,7 @@
 # MAGIC | `runs_dir` | folder of what runs leave behind; empty: the volume `runs` of the schema |
 # MAGIC | `run_id` | names this run in the log tables |
 # MAGIC | `model_name` | the registered model, in catalog and schema |
-# MAGIC | `version` | a number; `previous`: the champion before; empty: change nothing, show what there is |
+# MAGIC | `version` | a number; `previous`: the previous champion; empty: change nothing, list the versions |
 
 # COMMAND ----------
 

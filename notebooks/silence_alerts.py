@@ -1,7 +1,7 @@
 # Databricks notebook source
 # MAGIC %md
 # MAGIC # Silence a rule
-# MAGIC For a while a rule of `alert_rules.yml` tells nothing: its alerts are MUTED in `alert_outbox`. The newest order for a rule counts.
+# MAGIC Silences a rule of `alert_rules.yml` for a while: its alerts are MUTED in `alert_outbox`. The newest order for a rule counts.
 # MAGIC
 # MAGIC | parameter | meaning |
 # MAGIC |---|---|

@@ -2,6 +2,7 @@
 # MAGIC %md
 # MAGIC # Train the anomaly detector
 # MAGIC Fits an IsolationForest on silver, logs it to MLflow, registers it as challenger, and makes it champion if the gate lets it pass.
+# MAGIC With fewer than 100 events in silver it trains nothing, and its note says so.
 # MAGIC
 # MAGIC | parameter | meaning |
 # MAGIC |---|---|
@@ -41,12 +42,9 @@ settings = Settings.from_notebook(dbutils)
 result = run_task("train_anomaly_detector", train, spark, settings)
 dbutils.jobs.taskValues.set("records", result.records)
 dbutils.jobs.taskValues.set("note", result.note)
-print(f"{result.model_name} version {result.version}: {result.records:,} records, {result.flag_rate:.3%} flagged, {result.seconds:.1f} s")
+print(result.summary)
 
 # COMMAND ----------
 
-display(result.figures["score_histogram.png"])
-
-# COMMAND ----------
-
-display(result.figures["score_over_time.png"])
+for figure in result.figures.values():
+    display(figure)

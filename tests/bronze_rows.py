@@ -13,6 +13,8 @@ from streaming_pipeline.settings import Settings
 
 T0 = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
 KAFKA_SCHEMA = "key binary, value binary, topic string, partition int, offset bigint, timestamp timestamp, timestampType int"
+# So deep that a function of Spark that recurses into values would overflow Java's stack; its parser allows a thousand levels.
+DEEP = b'{"a":' * 985 + b"1" + b"}" * 985
 _CONFIG = Path(__file__).parents[1] / "config"
 
 

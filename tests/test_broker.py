@@ -175,7 +175,9 @@ GOOD_STATE = {"pid": 1, "ports": {"SSL": 1, "SASL_SSL": 2, "CONTROLLER": 3}, "si
         "null",
         "\xff",
         '{"pid": 1}',
-        *(json.dumps(GOOD_STATE | change) for change in ({"pid": "x"}, {"ports": 5}, {"since": 1})),
+        *(json.dumps(GOOD_STATE | change) for change in ({"pid": "x"}, {"ports": 5}, {"since": 1}, {"pid": -1})),
+        json.dumps(GOOD_STATE | {"pid": None, "ports": GOOD_STATE["ports"] | {"SSL": 99_999}}),
+        "[" * 100_000,
     ],
 )
 def test_a_broken_state_is_named_since_a_broker_may_run(tmp_path, text):

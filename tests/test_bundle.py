@@ -411,6 +411,36 @@ def test_a_file_of_another_shape_is_refused_in_one_sentence(small, text, expecte
     assert str(refused.value).count("\n") == 0
 
 
+def grown(first, of_the_last, levels=6):
+    """Lines of which each holds the one before it nine times."""
+    return "\n".join([first, *[of_the_last(number, number - 1) for number in range(1, levels + 1)]])
+
+
+ALIASES = grown("a0: &a0 [x, x, x]", lambda n, last: f"a{n}: &a{n} [{', '.join(9 * [f'*a{last}'])}]")
+MERGES = grown("a0: &a0 {x: 1}", lambda n, last: f"a{n}: &a{n} {{<<: [{', '.join(9 * [f'*a{last}'])}]}}")
+TEXTS = grown("  v0: {default: x}", lambda n, last: f'  v{n}: {{default: "{9 * f"${{var.v{last}}}"}"}}')
+USED = "resources: {secret_scopes: {s: {name: '${var.v6}x'}}}"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (ALIASES, "its aliases (*name) repeat so much"),
+        (MERGES, "its aliases (*name) repeat so much"),
+        ("a: &a [*a]", "or one holds itself"),
+        ("a: &a {b: *a}", "or one holds itself"),
+        (f"a: {'[' * 3000}{']' * 3000}", "nested too deep"),
+        (f"variables:\n{TEXTS}\n{USED}", "references to follow"),
+        (f"variables:\n{TEXTS.replace('x', 'x' * 1000)}\n{USED}", "has grown to"),
+        (f"a: {'x' * 300_000}", "more than 200,000 characters"),
+    ],
+)
+def test_yaml_that_grows_without_end_is_refused_in_one_sentence(small, text, expected):
+    with pytest.raises(UsageError, match=r"databricks\.yml") as refused:
+        load_bundle(small(f"bundle: {{name: b}}\ntargets: {{dev: {{}}}}\n{text}\n"))
+    assert expected in str(refused.value)
+
+
 def test_a_folder_without_a_bundle_says_so(tmp_path):
     with pytest.raises(UsageError, match=r"databricks.yml cannot be read .*run this in the project's folder"):
         load_bundle(tmp_path)

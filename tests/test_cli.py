@@ -1,10 +1,15 @@
 """The command line: what wrong use is answered with. None of it starts Java."""
 
+import os
+import subprocess
+import sys
+import tempfile
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
-from streaming_pipeline.cli import main
+from streaming_pipeline.cli import _parser, main
 
 ROOT = Path(__file__).parents[1]
 
@@ -25,6 +30,12 @@ ROOT = Path(__file__).parents[1]
         (["run", "train_anomaly_detector", "--continuous"], "--continuous runs full_streaming_pipeline: leave out train_anomaly_detector"),
         (["run", "--var", "no_such_variable=1"], "no_such_variable"),
         (["sql", "SELECT 1"], "no tables yet"),
+        (["sql", "SELECT '\udc80'"], "Argument \"SELECT '\\udc80'\" has bytes that are not UTF-8"),
+        (["run", "--home", "/tmp/\udc80"], "Argument '/tmp/\\udc80' has bytes that are not UTF-8"),
+        (["run", "--param", f"schema={'x' * 300}"], "'schema'"),
+        (["run", "--param", f"model_name={'x' * 300}"], "'model_name'"),
+        (["report", "--schema", "x" * 300], "'schema'"),
+        (["rescore", "--from", "0001-01-01T00:00:00Z", "--to", "2026-01-01T00:00:00Z", "--version", "no"], "'version'"),
         (["produce", "--file", "no-such-file.jsonl"], "no-such-file.jsonl"),
     ],
 )
@@ -55,6 +66,115 @@ def test_an_option_that_cannot_be_is_named_before_anything_is_made(tmp_path, cap
         assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("time", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])
+@pytest.mark.parametrize("command", ["backfill --from", "quarantine list --until", "baseline set --from", "produce --start"])
+def test_a_time_that_utc_does_not_have_is_no_time(tmp_path, capsys, command, time):
+    with pytest.raises(SystemExit, match="2"):
+        main([*command.split(), time, "--home", str(tmp_path / "home")])
+    assert f"'{time}' is not a time" in capsys.readouterr().err
+
+
+def test_a_current_folder_that_cannot_be_used_is_named(tmp_path, capsys, monkeypatch):
+    odd = tmp_path / "\udc80"
+    odd.mkdir()
+    monkeypatch.chdir(odd)
+    assert main(["doctor"]) == 2
+    odd.rmdir()
+    assert main(["doctor"]) == 2
+    assert [line[:20] for line in capsys.readouterr().err.splitlines()] == ["The current folder '", "The current folder c"]
+
+
+def refused(capsys, *arguments):
+    """What argparse says of these arguments."""
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    assert end.value.code == 2
+    return capsys.readouterr().err
+
+
+def test_a_misspelt_option_shows_its_commands_usage_and_the_nearest_option(capsys):
+    said = refused(capsys, "quarantine", "list", "--resaon", "wrong_type")
+    assert said.startswith("usage: streaming-pipeline quarantine") and "did you mean --reason?" in said
+    said = refused(capsys, "produce", "--xyz=1")
+    assert said.startswith("usage: streaming-pipeline produce") and "--xyz=1" in said and "did you mean" not in said
+    assert refused(capsys, "run", "a", "b").startswith("usage: streaming-pipeline run")
+
+
+def test_the_version_is_that_of_the_package(capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["--version"])
+    assert (end.value.code, capsys.readouterr().out) == (0, f"streaming-pipeline {version('streaming-pipeline')}\n")
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("1.5", 1.5), ("90s", 90), ("30m", 1_800), ("2h", 7_200), ("14d", 1_209_600)])
+def test_a_duration_is_seconds_or_has_its_unit(text, seconds):
+    assert _parser().parse_args(["produce", "--duration", text]).duration == seconds
+
+
+def test_a_duration_of_no_unit_is_refused(capsys):
+    assert "'2x' is not a time such as 90s, 30m or 2h" in refused(capsys, "produce", "--duration", "2x")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "consume",
+        "sql",
+        "report",
+        "doctor",
+        "broker status",
+        "broker stop",
+        "model list",
+        "quarantine list",
+        "quarantine show 0/1",
+        "quarantine replay --dry-run",
+        "backfill --from 2026-03-01 --dry-run",
+        "baseline list",
+        "baseline set",
+        "rescore --from 2026-03-01 --to 2026-03-02",
+        "silence list",
+        "alerts list",
+        "resend",
+    ],
+)
+def test_a_command_that_makes_no_home_leaves_none_behind(tmp_path, capsys, monkeypatch, command):
+    monkeypatch.delenv("KAFKA_BOOTSTRAP_SERVERS", raising=False)
+    main([*command.split(), "--home", str(tmp_path / "typo")])
+    said = capsys.readouterr()
+    assert list(tmp_path.iterdir()) == []
+    assert "Traceback" not in said.err and (said.out or str(tmp_path / "typo") in said.err)
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("quarantine list --dry-run", "--dry-run goes with quarantine replay"),
+        ("quarantine replay --format json", "--format goes with quarantine list and show"),
+        ("quarantine list 0/1", "0/1 goes with quarantine show"),
+        ("baseline list --name x", "go with baseline set"),
+        ("baseline set --windows 3 --from 2026-03-01 --until 2026-03-02", "does not go with --from and --until"),
+        ("baseline set --windows 0", "--windows is 0, and must be from 1"),
+        ("baseline set --from 2026-03-01", "Give both 'from_time' (--from)"),
+        ("silence list --for 4h", "--for goes with the name of a rule"),
+        ("silence drift", "say for how long, such as --for 4h"),
+    ],
+)
+def test_options_that_do_not_go_together_are_named(tmp_path, capsys, command, said):
+    assert main([*command.split(), "--home", str(tmp_path / "home")]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_produce_that_is_interrupted_before_it_sends_says_so(tmp_path, capsys, monkeypatch):
+    def press(*_, **__):
+        raise KeyboardInterrupt
+
+    for key, value in {"BOOTSTRAP_SERVERS": "127.0.0.1:1", "SECURITY_PROTOCOL": "SASL_SSL", "API_KEY": "k", "API_SECRET": "s"}.items():
+        monkeypatch.setenv(f"KAFKA_{key}", value)
+    monkeypatch.setattr("streaming_pipeline.synthetic.generate", press)
+    assert main(["produce", "--home", str(tmp_path)]) == 130
+    assert capsys.readouterr().err == "Stopped. 0 records were delivered.\n"
+
+
 def test_a_folder_that_is_no_demo_is_not_emptied(tmp_path, capsys):
     (tmp_path / "precious.txt").write_text("mine")
     assert main(["demo", "--home", str(tmp_path)]) == 2
@@ -80,3 +200,33 @@ def test_a_broker_that_never_ran_is_stopped(tmp_path, capsys):
     assert main(["broker", "status", "--home", str(tmp_path)]) == 1
     assert capsys.readouterr().out == "stopped\n"
     assert main(["broker", "stop", "--home", str(tmp_path)]) == 0
+
+
+@pytest.mark.parametrize("command", [["sql", "SELECT 1"], ["model", "list"], ["report"], ["broker", "stop"]])
+def test_a_home_that_another_user_keeps_closed_is_named(capsys, command):
+    with tempfile.TemporaryDirectory() as home:
+        Path(home).chmod(0o700 if os.geteuid() == 0 else 0)
+        before = os.geteuid()
+        if before == 0:
+            os.seteuid(65534)  # whom others' folders are closed to, unlike root
+        try:
+            assert main([*command, "--home", home]) == 2
+        finally:
+            os.seteuid(before)
+            Path(home).chmod(0o700)
+    assert capsys.readouterr().err == f"--home {home} cannot be used (Permission denied): name another folder.\n"
+
+
+def test_a_store_of_models_that_cannot_be_used_is_named(tmp_path, capsys):
+    (tmp_path / "mlflow").mkdir()
+    (tmp_path / "mlflow" / "mlflow.db").write_text("no database, " * 100)
+    assert main(["model", "list", "--home", str(tmp_path)]) == 1
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith(f"The models' store {tmp_path}/mlflow/mlflow.db cannot be used (") and "file is not a database" in said
+
+
+def test_too_little_memory_is_one_sentence(tmp_path):
+    command = f"ulimit -v 150000; exec {sys.executable} -m streaming_pipeline.cli doctor --home {tmp_path}"
+    ended = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr == "There is not enough memory for this: `ulimit -v` gives each process 150,000 kB, let it have more.\n"

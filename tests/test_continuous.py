@@ -73,9 +73,9 @@ def test_a_failed_run_is_followed_by_the_next_and_ctrl_c_lets_the_run_in_progres
     said = loop.start()
     assert signal.getsignal(signal.SIGINT) == handler
     assert (loop.notebooks / "last").read_text() == "4", "the run in which Ctrl-C came went on to its end"
-    assert [line.split()[1] for line in said if " records" in line and "Stopped" not in line] == ["SUCCESS", "FAILED", "SUCCESS", "SUCCESS"]
+    assert [line.split()[1] for line in said if " record" in line and "Stopped" not in line] == ["SUCCESS", "FAILED", "SUCCESS", "SUCCESS"]
     assert "02_bronze_to_silver_cleanse: broken on purpose" in said[2] and "index.html" in said[2]
-    assert said[-1].startswith("Stopped after 4 runs, 1 of them failed") and ": 10 records, " in said[-1]
+    assert said[-1].startswith("Stopped after 4 runs (1 failed)") and ": 10 records, " in said[-1]
     # The one that failed, and of the others the newest.
     assert ["broken on purpose" in page for page in loop.runs] == [True, False]
 
@@ -94,6 +94,17 @@ def test_a_second_ctrl_c_ends_the_run_in_progress(loop):
         loop.start()
     (page,) = loop.runs
     assert "CANCELED" in page and "it went on" not in page
+
+
+def test_a_task_over_its_time_is_ended_and_followed_by_the_next_run(loop):
+    job = loop.notebooks.parent / "resources" / "full_streaming_pipeline.job.yml"
+    before, of_last_task = job.read_text().rsplit("- task_key: 05_send_alerts", 1)
+    job.write_text(f"{before}- task_key: 05_send_alerts{of_last_task.replace('timeout_seconds: 1800', 'timeout_seconds: 5')}")
+    wait = "import socket\nserver = socket.create_server(('127.0.0.1', 0))\nsocket.create_connection(server.getsockname()).recv(1)"
+    loop.notebook(TELL, f"{in_run(2, wait)}\n{in_run(3, CTRL_C)}")
+    said = loop.start()
+    assert [line.split()[1] for line in said if " record" in line and "Stopped" not in line] == ["SUCCESS", "FAILED", "SUCCESS"]
+    assert "05_send_alerts: Task '05_send_alerts' ran longer than its timeout_seconds, 5 s." in said[2]
 
 
 def test_a_first_run_that_fails_is_the_last(loop):

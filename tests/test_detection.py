@@ -9,20 +9,23 @@ from itertools import pairwise
 import numpy as np
 import pyarrow as pa
 import pytest
-from bronze_rows import shipped_contract, with_field
+from bronze_rows import DEEP, append_to_bronze, event, shipped_contract, with_field
 from conftest import ROOT
 from pyspark.sql import functions as F
 
 from streaming_pipeline import synthetic, tables
+from streaming_pipeline.alerts.findings import read_looks
 from streaming_pipeline.contract import load_contract
 from streaming_pipeline.detectors import DETECTORS, bins
 from streaming_pipeline.detectors.summary import Summary
 from streaming_pipeline.errors import PipelineError, UsageError
 from streaming_pipeline.monitoring import baseline, detection, profile, schema
 from streaming_pipeline.monitoring.detection import Asked, ask, begin_look, detect
+from streaming_pipeline.monitoring.findings import Found, Look, write
 from streaming_pipeline.monitoring.state import State
 from streaming_pipeline.queries import query
 from streaming_pipeline.settings import Settings
+from streaming_pipeline.silver import cleanse_bronze_to_silver
 
 START = datetime(2026, 3, 2, tzinfo=UTC)
 DAYS = 14
@@ -124,7 +127,7 @@ def test_each_fault_is_found_and_nothing_else(spark, offline_settings, faulty):
     for name, table in (("drift", "drift_metrics"), ("spikes_and_silences", "anomaly_logs"), ("strange_events", "anomaly_logs")):
         assert query(name) in documented
         assert spark.sql(query(name).replace(table, offline_settings.table(table))).collect()
-    # Outliers: those behind the baseline, all of them, and next to none that are none. The demo's usual values end at four spreads.
+    # Outliers: those behind the baseline, all of them, and next to no others: the demo's usual values end at four standard deviations.
     (made,) = held(spark, offline_settings, "baselines")
     begins = max(made["windows"]) + timedelta(hours=1)
     is_behind = {name: at >= begins.timestamp() * 1000 for name, at in zip(columns["event_id"].tolist(), columns["time_ms"], strict=True)}
@@ -270,16 +273,39 @@ def test_a_field_that_comes_goes_or_changes_its_type_is_told_once_or_while_it_la
     at = datetime(1970, 1, 1, 6, 20, tzinfo=UTC)
     slip, field = schema.UnknownField("chanel", 1, at), schema.UnknownField("channel", 700, at)
     broken = {(6, "wrong_type:value"): 400, (6, "*"): 402, (6, "missing:event_type"): 2, (7, "wrong_type:value"): 15, (7, "*"): 15}
-    (added, retyped) = schema.changes(known, [slip, field], broken, {6: 600, 7: 50}, 60)
+    (added, retyped) = schema.changes(known, [slip, field], broken, {6: 600, 7: 50}, 60, {"value": "number by the contract, now object"})
     assert (added.column, added.metric, added.window, added.records) == ("channel", "schema_added", 6, 700)
     assert (retyped.column, retyped.metric, retyped.window, retyped.severity) == ("value", "schema_retyped", 6, "critical")
     assert retyped.value == pytest.approx(100 * 400 / 1002)
+    assert (retyped.detail, added.detail) == ("number by the contract, now object", None)
     gone = {(8, "missing:event_type"): 1_000, (8, "*"): 1_000}
     (removed,) = schema.changes(schema.Known(**json.loads(json.dumps(known.to_json()))), [field], gone, {}, 60)
     assert (removed.column, removed.metric, removed.value) == ("event_type", "schema_removed", 100)
     # The slip becomes a field when it comes again and again.
     slip = schema.UnknownField("chanel", 2, at)
     assert [one.column for one in schema.changes(known, [slip], {}, {9: 100}, 60)] == ["chanel"]
+
+
+def test_a_retyped_field_is_told_from_which_type_to_which(spark, offline_settings):
+    contract = shipped_contract()
+    frame = b"\x00\x00\x00\x00\x07"
+    wrong = [frame + event(f"f{n}", value="n/a \x1b[1m") for n in range(30)] + [event(f"o{n}", value={"amount": 3}) for n in range(20)]
+    deep = event("d").replace(b'"10"', DEEP)
+    append_to_bronze(spark, offline_settings, [event("a"), *wrong, deep, event("t", timestamp=17), event("m", value=None)])
+    cleanse_bronze_to_silver(spark, offline_settings)
+    quarantined = spark.table(offline_settings.table("quarantined_events"))
+    rejected = schema.rejections(quarantined, 60)
+    told = schema.retyped(quarantined, contract, rejected)
+    assert told == {"value": 'number by the contract, now string such as "n/a \\u001b[1m"'}
+    assert schema.retyped(quarantined, contract, {(1, "wrong_type:value"): 19}) == {}
+    drift = schema.changes(schema.Known(), [], {(6, "wrong_type:value"): 50, (6, "*"): 50}, {6: 60}, 60, told)
+    found = Found({}, drift, [], None, None, False)
+    tables.create_missing(spark, offline_settings, [tables.ANOMALY_LOGS])
+    write(spark, offline_settings, Look(1, "test", START, 60), State(), found)
+    row = {"run_time": START, "look": 1, "run_id": "test", "table_name": "silver_events", "findings": {"schema_change": 1}}
+    tables.append_rows(spark, offline_settings, tables.MONITOR_LOGS, [row])
+    ((_, [finding]),) = read_looks(spark, offline_settings, datetime(2020, 1, 1, tzinfo=UTC), {"schema_change"}, False)
+    assert finding.text.startswith("Field value has another type (number by the contract, now string such as ")
 
 
 def test_a_new_baseline_is_a_command_and_in_force_from_the_next_look_on(spark, offline_settings):
@@ -301,6 +327,9 @@ def test_a_new_baseline_is_a_command_and_in_force_from_the_next_look_on(spark, o
     begin, end = (str(START + timedelta(days=days)) for days in (4, 6))
     made = baseline.set_baseline(spark, settings, baseline.Choice.from_texts("after the change", begin, end))
     assert (made.baseline_id, made.windows) == (2, 48)
+    assert made.note.startswith("baseline 2 (after the change) is made from 48 windows of 1 hour; ")
+    assert "fewer than the usual 72" in made.note
+    assert "fewer" not in replace(made, windows=72).note
     look(spark, settings, contract, 2, silver.where(f"offset >= {border}"), at(-1))
     second = held(spark, settings, "drift_metrics", f"{psi} AND look = 2")
     assert len(second) >= 20 and {(row["baseline_id"], row["is_drift"]) for row in second} == {(2, False)}
@@ -326,13 +355,15 @@ def test_a_new_baseline_is_a_command_and_in_force_from_the_next_look_on(spark, o
     assert hours == [12, 13, 14, 15, 16, 17, 18, 19, 21, 22]
 
     for texts, said in (
-        (("x", "2026-03-01", ""), "both 'from_time' and 'until_time'"),
+        (("x", "2026-03-01", ""), r"both 'from_time' \(--from\) and 'until_time' \(--until\)"),
         (("x", "2026-03-02", "2026-03-01"), "'until_time' is '2026-03-01'"),
         (("x", "soon", "2026-03-01"), "'from_time' is 'soon'"),
     ):
         with pytest.raises(UsageError, match=said):
             baseline.Choice.from_texts(*texts)
-    with pytest.raises(PipelineError, match="no window of 60 minutes has 100 events"):
+    with pytest.raises(PipelineError, match="no window of 1 hour has 100 events"):
         baseline.set_baseline(spark, settings, baseline.Choice.from_texts("x", "2025-03-01", "2025-03-02"))
-    with pytest.raises(PipelineError, match="fewer than 9000 closed windows"):
+    with pytest.raises(
+        PipelineError, match=r"clean windows of 1 hour, and the baseline needs 9000\. .* \(--windows, parameter 'baseline_windows'\)"
+    ):
         baseline.set_baseline(spark, replace(settings, baseline_windows=9_000), baseline.Choice("x"))

@@ -45,3 +45,16 @@ def test_the_command_ends_with_1_where_something_is_wrong(copied_bundle, tmp_pat
     (copied_bundle / ".env").write_text("SMTP_HOST=mail.example.com\n")
     assert cli.main(["doctor", "--home", str(tmp_path / "home")]) == 1
     assert "SMTP_FROM is not set" in capsys.readouterr().out
+
+
+def test_secrets_that_others_can_read_are_named(copied_bundle, tmp_path):
+    env, key = copied_bundle / ".env", tmp_path / "client key.pem"
+    key.touch(mode=0o640)
+    env.write_text(f'KAFKA_SSL_KEY_LOCATION="{key}"\n')
+    env.chmod(0o604)
+    said = lambda: next(finding for finding in examine(tmp_path / "home", copied_bundle) if finding.part == ".env")  # noqa: E731
+    assert not said().is_well and f"chmod 600 {env} '{key}'" in said().text
+    env.chmod(0o600)
+    assert not said().is_well and str(env) not in said().text
+    key.chmod(0o600)
+    assert said().is_well

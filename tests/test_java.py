@@ -41,6 +41,14 @@ def test_a_java_that_spark_cannot_use_is_passed_over(tmp_path, monkeypatch):
     assert java.java_home() == tmp_path / "lib" / "java-17"
 
 
+def test_a_java_that_lacks_memory_is_not_taken_for_none(tmp_path, monkeypatch):
+    command = fake_java(tmp_path / "mine", 17) / "bin" / "java"
+    command.write_text("#!/bin/sh\necho 'Could not reserve enough space for 6291456KB object heap'\nexit 1\n")  # as under `ulimit -v`
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path / "mine"))
+    with pytest.raises(PipelineError, match=r"mine/bin/java cannot start \(Could not reserve .* heap\): let it have more memory"):
+        java.java_home()
+
+
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory):
     """This machine's own Java, as far as it is needed to run, packed as a vendor packs it."""
@@ -148,3 +156,26 @@ def test_the_cache_is_where_the_user_keeps_caches(tmp_path, monkeypatch):
     monkeypatch.delenv("STREAMING_PIPELINE_CACHE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert java.cache_dir() == tmp_path / "streaming-pipeline"
+
+
+def start_spark(home, then, **environment):
+    """Start a session in another process, and do something with it."""
+    needed = "import sys; from pathlib import Path; from streaming_pipeline.local.spark import start_session as start"
+    command = [sys.executable, "-c", f"{needed}; home = Path(sys.argv[1]); {then}", home]
+    return subprocess.run(command, env=os.environ | environment, capture_output=True, encoding="utf-8", check=False)
+
+
+def test_a_spark_that_cannot_start_names_the_log_that_has_the_reason(tmp_path):
+    home = tmp_path / "hömé"
+    # Java ignores an option of -XX that it does not know, since Spark asks for that.
+    said = start_spark(home, "start(home)", LC_ALL="C", SPARK_SUBMIT_OPTS="-Xss1").stderr
+    assert said.rstrip().endswith(f" The reason is in {home}/logs/spark.stderr.")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="C.UTF-8 is a locale of Linux")
+@pytest.mark.parametrize("locale", ["C", "xx_XX.UTF-8"])
+def test_a_home_whose_name_the_locale_cannot_write_is_read_and_written(tmp_path, locale):
+    home = tmp_path / "hömé"
+    ran = start_spark(home, "start(home).range(3).write.format('delta').save(str(home / 'tablé'))", LC_ALL=locale)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert (home / "tablé" / "_delta_log").is_dir() and (home / "logs" / "spark.log").is_file()

@@ -101,7 +101,7 @@ def test_before_the_first_run_nothing_is_found_and_the_notes_say_why(spark, offl
     assert {verdict.kind: verdict.injected for verdict in verdicts} == INJECTED
     assert [verdict.kind for verdict in verdicts] == [*FAULTS, "records"]
     assert {verdict.found for verdict in verdicts} == {0}
-    assert all("no table" in verdict.note for verdict in verdicts)
+    assert all("does not exist yet" in verdict.note for verdict in verdicts)
 
 
 def test_the_rules_find_every_injected_fault(spark, cleansed, truth_path):
@@ -109,15 +109,15 @@ def test_the_rules_find_every_injected_fault(spark, cleansed, truth_path):
     for kind in ("redelivery", "malformed", "wrong_type", "missing_field", "late", "new_field", "records"):
         assert verdicts[kind].found == verdicts[kind].injected == INJECTED[kind], verdicts[kind]
     for kind in ("spike", "gap", "drift"):
-        assert verdicts[kind] == (kind, 2, 0, f"there is no table {'drift_metrics' if kind == 'drift' else 'anomaly_logs'} yet")
-    assert verdicts["outlier"].note == "there is no table gold_anomaly_predictions yet"
+        assert verdicts[kind] == (kind, 2, 0, f"the table {'drift_metrics' if kind == 'drift' else 'anomaly_logs'} does not exist yet")
+    assert verdicts["outlier"].note == "the table gold_anomaly_predictions does not exist yet"
     summaries = [production.truth[0] for production in PRODUCTIONS]
     for name, expected in (
         ("silver_events", sum(summary["valid_events"] for summary in summaries)),
         ("duplicate_events", sum(summary["duplicates"] for summary in summaries)),
         ("quarantined_events", sum(sum(summary["quarantined"].values()) for summary in summaries)),
     ):
-        assert f"{expected} in {name} ({expected} expected)" in verdicts["records"].note
+        assert f"{expected:,} in {name} ({expected:,} expected)" in verdicts["records"].note
 
 
 def test_what_is_missing_is_counted_and_what_detectors_say(spark, spoilt, truth_path):
@@ -152,21 +152,21 @@ def test_what_is_missing_is_counted_and_what_detectors_say(spark, spoilt, truth_
         "new_field": 0,
         "records": tombstones + 2,
     }
-    assert verdicts["wrong_type"].note == "1 were rejected for another reason"
-    assert verdicts["malformed"].note == f"{tombstones} are not in quarantined_events"
+    assert verdicts["wrong_type"].note == "1 record was rejected for another reason"
+    assert verdicts["malformed"].note == f"{tombstones} records are not in quarantined_events"
     assert f"high {len(high)} of {len(high)}" in verdicts["outlier"].note
     assert f"precision {len(high) / (len(high) + 5):.1%} of {len(high) + 5} flagged events" in verdicts["outlier"].note
-    assert verdicts["spike"].note.startswith("1 other findings of this kind in anomaly_logs")
+    assert verdicts["spike"].note.startswith("1 other incident of this kind in anomaly_logs")
     # Whoever makes a small demo is told why less is found.
     assert re.fullmatch(
-        r"no such finding in drift_metrics: [1-9]\d? events an hour, where a window is judged from 100 on", verdicts["drift"].note
+        r"no such finding in drift_metrics: [1-9]\d? events? an hour, and a window is judged only with 100 or more", verdicts["drift"].note
     )
 
 
 def test_without_truth_there_is_nothing_to_judge_by(spark, offline_settings, tmp_path):
-    with pytest.raises(UsageError, match="does not exist: there is no truth"):
+    with pytest.raises(UsageError, match="does not exist: produce events here first"):
         judge(spark, offline_settings, tmp_path / "ground_truth.jsonl")
     other = tmp_path / "other.jsonl"
     other.write_text("not json\n")
-    with pytest.raises(UsageError, match="was not written by this project's generator"):
+    with pytest.raises(UsageError, match="this project's generator did not write it"):
         judge(spark, offline_settings, other)

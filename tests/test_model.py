@@ -144,8 +144,8 @@ def test_the_same_events_give_the_same_model(clean, fitted):
 
 def test_a_threshold_that_rests_on_too_few_events_says_so(clean, fitted):
     assert fitted.note == ""
-    assert "20,000 training events would do" in calibration.fit(clean.head(2_000), "event_type", 0.001).note
-    assert "one usual event in 5 flagged" in calibration.fit(clean.head(2_000), "event_type", 0.2).note
+    assert "train on 20,000 events" in calibration.fit(clean.head(2_000), "event_type", 0.001).note
+    assert "one usual event in 5 is flagged" in calibration.fit(clean.head(2_000), "event_type", 0.2).note
 
 
 @pytest.mark.parametrize("columns", [["value"], ["timestamp_unix"], ["event_type", "value"], ["value", "timestamp_unix"]])
@@ -192,7 +192,7 @@ def test_each_side_has_its_own_fence_and_what_lies_beyond_is_told():
     made = calibration.fit(pd.DataFrame({"value": two_modes}), None, 0.01)
     assert (made.pipeline.decision_function(pd.DataFrame({"value": [-500.0, 4_000.0]})) < 0).all()
     rare = np.where(rng.random(40_000) < 0.005, 1_000.0, rng.normal(10, 1, 40_000))
-    told = f"{np.mean(rare == 1_000):.2%} of the events lie beyond the fence"
+    told = f"{np.mean(rare == 1_000):.2%} of the events lie outside the usual limits"
     assert told in calibration.fit(pd.DataFrame({"value": rare}), None, 0.001).note
 
 
@@ -207,7 +207,7 @@ def test_where_many_events_have_the_same_score_the_nearest_share_is_flagged():
 
 def test_times_alone_of_less_than_a_day_are_refused(clean):
     first_hours = clean.loc[clean["timestamp_unix"] < START.timestamp() + 7_200, ["timestamp_unix"]]
-    with pytest.raises(PipelineError, match="less than a day: let 'features' name a number"):
+    with pytest.raises(PipelineError, match="less than a day: name a number of the contract in 'features'"):
         calibration.fit(first_hours, None, 0.01)
 
 
@@ -219,8 +219,8 @@ def test_a_flag_is_explained_by_the_input_that_makes_it_strange(fitted):
     rows = pd.DataFrame({"event_type": "view", "value": [30_000.0, -9_000.0], "timestamp_unix": at})
     assert (fitted.pipeline.decision_function(rows) < 0).all()
     high, low = fitted.pipeline.explain(rows)
-    assert high.startswith("value: 30000 is ") and "spreads above the usual 15" in high and high.endswith(" of view at 20h UTC")
-    assert low.startswith("value: -9000 is ") and "spreads below the usual 15" in low
+    assert high.startswith("value: 30000 is ") and "standard deviations above the usual 15" in high and high.endswith(" of view at 20h UTC")
+    assert low.startswith("value: -9000 is ") and "standard deviations below the usual 15" in low
 
 
 def test_an_event_at_an_unusual_time_is_explained_by_its_time():

@@ -144,7 +144,7 @@ def test_figures_are_kept_as_pictures_once(tmp_path):
 def test_pandas_frames_show_at_most_a_thousand_rows(tmp_path):
     _, page = run(tmp_path, "import pandas as pd\ndisplay(pd.DataFrame({'n<': range(1001), 't': pd.Timestamp('2025-01-01T02:00+02:00')}))")
     assert page.count("<tr>") == 1001
-    assert "first 1,000 rows; there are more" in page
+    assert "the first 1,000 rows of more" in page
     assert "n&lt;<span>int64</span>" in page
     assert "<td>2025-01-01 00:00:00</td>" in page
 
@@ -367,7 +367,7 @@ def test_spark_frames_are_readable_tables(tmp_path, spark):
         "&lt;b&gt;",
     ]
     assert "timestamp, UTC" in page
-    assert "first 1,000 rows; there are more" in page
+    assert "the first 1,000 rows of more" in page
 
     result, _ = run(tmp_path, "display(spark.readStream.format('rate').load())", spark=spark)
     assert "streaming DataFrame is not offered" in result.error.message

@@ -27,6 +27,7 @@ from secret_search import Secrets, key_lines
 
 from streaming_pipeline import synthetic
 from streaming_pipeline.alerts.findings import KINDS
+from streaming_pipeline.alerts.incidents import data_verdict, incidents, pipeline_verdict
 from streaming_pipeline.errors import PipelineError, UsageError
 from streaming_pipeline.gold import Scored, score_silver_to_gold
 from streaming_pipeline.kafka import topic_offsets
@@ -37,7 +38,7 @@ from streaming_pipeline.local.continuous import Figures, run_continuously
 from streaming_pipeline.local.job import MAIN_JOB, prepare_mlflow
 from streaming_pipeline.local.judge import judge
 from streaming_pipeline.local.models import laptop_settings
-from streaming_pipeline.local.report import runbook_steps, write_report
+from streaming_pipeline.local.report import MOST_INCIDENTS, runbook_steps, write_report
 from streaming_pipeline.local.reporter import Reporter
 from streaming_pipeline.local.run_page import EVENT_LOG
 from streaming_pipeline.local.runner import run_job
@@ -142,10 +143,9 @@ def connect_run(broker, mailbox, tmp_path_factory):
     kafka = broker.kafka_settings("SASL_SSL", topic)
     produce(kafka, LineRecords((SENSORS / "readings.jsonl").read_bytes().splitlines(), "reading_id"))
     home = tmp_path_factory.mktemp("connect")
-    shutil.copytree(ROOT / "config", home / "config")
+    (home / "config").mkdir()
     shutil.copy(SENSORS / "event_contract.yml", home / "config")
-    arguments = ("run", "--connect", "--home", str(home), "--param", f"config_dir={home / 'config'}")
-    with Command(*arguments, **broker.secrets("SASL_SSL", topic), **mailbox[1]) as command:
+    with Command("run", "--connect", "--home", str(home), **broker.secrets("SASL_SSL", topic), **mailbox[1]) as command:
         command.home = home
         yield command
 
@@ -219,14 +219,16 @@ def test_the_report_tells_what_the_tables_hold(report, pipeline, browser):
 
     stages = [stage.inner_text().split("\n") for stage in page.locator(".stage").all()]
     assert {name: int(count.replace(",", "")) for count, _, name in stages} == pipeline.counts()
-    alerts = pipeline.spark.table(pipeline.settings.table("alert_outbox")).where("NOT is_recovery").collect()
-    told = page.locator(".wrong > li").all_inner_texts()
     pipeline.spark.sql(f"USE `{pipeline.schema}`")
-    assert alerts
-    goes_on = {row["message"] for row in pipeline.spark.sql(query("alerts")).collect() if row["state"] == "goes on"}
-    for alert in alerts:
-        assert any(alert["message"] in text and ("· goes on" in text) == (alert["message"] in goes_on) for text in told)
-        assert any(alert["message"] in text and f"{alert['severity']} · {alert['anomaly_type']}" in text for text in told)
+    found = incidents(row.asDict() for row in pipeline.spark.sql(query("alerts")).collect())
+    shown = page.locator(".wrong > li").all_inner_texts()
+    assert found and len(shown) == min(len(found), MOST_INCIDENTS)
+    for one in found if len(found) == len(shown) else ():
+        assert any(one["message"] in text and ("· goes on" in text) == (one["state"] == "goes on") for text in shown)
+        assert any(one["message"] in text and f"{one['severity']} · {one['anomaly_type']}" in text for text in shown)
+    status = pipeline.spark.sql(query("monitor_logs")).first()["status"]
+    verdicts = f"Pipeline: {pipeline_verdict(status, found)} · Data: {data_verdict(status, found)} · "
+    assert verdicts in " ".join(page.locator(".facts").inner_text().split())
     for alert in page.locator(".wrong > li").all():
         assert len(alert.locator("details").text_content()) > 300, "what the runbook says to do"
     assert rows_of("The twenty strangest events")[0].startswith(pipeline.spark.sql(query("top_anomalies")).first()["event_id"])
@@ -252,7 +254,7 @@ def test_a_report_of_nothing_yet_says_so(spark, tmp_path, browser):
     page = browser.new_page()
     page.goto(write_report(spark, laptop_settings(tmp_path, "nothing_yet"), tmp_path).as_uri())
     text = page.locator("main").inner_text()
-    assert "no alert is there" in text and "No run is in cluster_logs yet." in text
+    assert "no run has monitored the tables" in text and "There is no run in cluster_logs yet." in text
 
 
 def test_every_injected_fault_of_a_record_is_found(pipeline):
@@ -435,7 +437,7 @@ def test_it_runs_continuously(pipeline, monkeypatch):
     run_continuously(pipeline.home, parameters=pipeline.parameters, secrets=pipeline.secrets, console=pipeline.console)
     *runs, last = pipeline.console.file.getvalue().strip("\0").splitlines()
     assert [re.search(r"SUCCESS .* ([\d,]+) records, .* waiting (\d+)", line).groups() for line in runs] == [("300", "200"), ("200", "0")]
-    assert last.startswith("Stopped after 2 runs, 0 of them failed") and ": 500 records, " in last
+    assert last.startswith("Stopped after 2 runs (0 failed)") and ": 500 records, " in last
     assert [took.total() for took in seen] == [300, 200]
     assert 0 < Figures(500, seen[0] + seen[1]).latency_seconds(1) < time.time() - began
     # What its tasks log is one commit a run to each of the two tables, and is all there; monitoring has seen it before.
@@ -512,7 +514,7 @@ def test_a_challenger_that_the_gate_refuses_leaves_the_champion(pipeline, monkey
     monkeypatch.setattr(gate, "_LEAST_AGREEMENT", 2.0)
     refused = train(pipeline.spark, pipeline.settings)
     assert not refused.is_champion and champion_version(pipeline.settings) == champion
-    assert f"version {refused.version} is no champion, version {champion} stays it: agreement" in refused.note
+    assert f"the gate refused version {refused.version}, and version {champion} stays champion: agreement" in refused.note
     assert versions(pipeline.settings)[0]["gate"].startswith("refused: agreement")
     measured = versions(pipeline.settings)[-1]["gate"]
     assert re.fullmatch(r"passed: flag_rate \S+ \(.+\), recall \S+ \(0\.8 or more\)", measured)
@@ -530,13 +532,13 @@ def test_a_challenger_that_the_gate_refuses_leaves_the_champion(pipeline, monkey
 def test_scoring_says_where_silver_and_gold_differ(pipeline):
     gold, events = pipeline.settings.table("gold_anomaly_predictions"), pipeline.counts()["silver_events"]
     # By checkpoints of its own: all of silver is read again, and left out.
-    assert score_silver_to_gold(pipeline.spark, pipeline.settings) == Scored(0, READ_AGAIN)
+    assert score_silver_to_gold(pipeline.spark, pipeline.settings) == Scored(0, f"the checkpoint was gone: {READ_AGAIN}")
     version = pipeline.spark.sql(f"DESCRIBE HISTORY {gold} LIMIT 1").first()["version"]
     one = pipeline.spark.table(gold).first()["event_id"]
     pipeline.spark.sql(f"DELETE FROM {gold} WHERE event_id = '{one}'")
     note = score_silver_to_gold(pipeline.spark, pipeline.settings).note
     pipeline.spark.sql(f"RESTORE TABLE {gold} TO VERSION AS OF {version}")
-    assert f"silver has {events:,} events, gold {events - 1:,}" in note
+    assert f"silver has {events:,} events, gold has {events - 1:,}" in note
 
 
 def _notebook(cell: str) -> str:

@@ -1,5 +1,6 @@
 """Records reach a real broker and come back as they were, over both listeners; what the broker refuses is an error that says so."""
 
+import io
 import random
 from collections import Counter
 from dataclasses import replace
@@ -7,9 +8,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from streaming_pipeline.cli import main
 from streaming_pipeline.consumer import consume
 from streaming_pipeline.errors import PipelineError, UsageError
-from streaming_pipeline.producer import LineRecords, ProduceReport, produce
+from streaming_pipeline.producer import MOST_BYTES, LineRecords, ProduceReport, lines_of, produce
 from streaming_pipeline.synthetic import Record, generate
 
 START = datetime(2025, 4, 1, tzinfo=UTC)
@@ -150,3 +152,36 @@ def test_deeply_nested_lines_do_not_stop_the_others():
     records = LineRecords([deep, b'{"event_id": "1"}', rb'{"event_id": "\ud800"}'])
     assert [record.value for record in records] == [deep, b'{"event_id": "1"}', rb'{"event_id": "\ud800"}']
     assert records.not_json == 1
+
+
+def test_a_file_without_line_ends_is_read_no_further_than_a_record_may_be_large():
+    class Endless(io.RawIOBase):
+        read_bytes = 0
+
+        def readinto(self, buffer):
+            self.read_bytes += len(buffer)
+            buffer[:] = bytes(len(buffer))
+            return len(buffer)
+
+        readable = lambda self: True  # noqa: E731
+
+    endless = Endless()
+    with pytest.raises(UsageError, match="--file zeros: line 1 has more than 50,000,000 bytes"):
+        next(lines_of(io.BufferedReader(endless), "zeros"))
+    assert endless.read_bytes < MOST_BYTES + 1_000_000
+    lines = lines_of(io.BytesIO(b"{}\n" + b"x" * MOST_BYTES + b"x"), "-")
+    assert next(lines) == b"{}\n"
+    with pytest.raises(UsageError, match="--file -: line 2 has more"):
+        next(lines)
+
+
+@pytest.mark.parametrize("way", [["--count", "100"], ["--rate", "1000", "--count", "3", "--duration", "1m"], ["--file", "lines"]])
+def test_the_command_says_how_many_records_it_delivered(broker, kafka_mtls, tmp_path, monkeypatch, capsys, way):
+    for name, value in broker.secrets("SSL", kafka_mtls.topic).items():
+        monkeypatch.setenv(name, value)
+    lines = tmp_path / "lines"
+    lines.write_text('{"event_id": "1"}\n{"event_id": "2"}\n')
+    way = [str(lines) if word == "lines" else word for word in way]
+    assert main(["produce", *way, "--home", str(tmp_path / "home")]) == 0
+    held = len(list(consume(kafka_mtls, limit=None)))
+    assert held > 1 and f"{held} records delivered to {kafka_mtls.topic} in " in capsys.readouterr().out

@@ -50,7 +50,8 @@ def test_records_rejected_by_a_contract_since_put_right_become_events_and_keep_t
     first = monitor_silver_events(spark, offline_settings)
     before = everything(spark, offline_settings)
 
-    assert replay_quarantine(spark, offline_settings, ALL).note == "events 0, duplicates 0, still rejected 5"
+    still = "still rejected 5 (not_allowed:event_type 4, malformed_json 1, wrong_type:value 1)"
+    assert replay_quarantine(spark, offline_settings, ALL).note == f"events 0, duplicates 0, {still}"
     assert everything(spark, offline_settings) == before
     dry = replay_quarantine(spark, allow_refunds, ALL, dry_run=True)
     assert (dry.records, dry.duplicates, dry.rejected) == (1, 2, 2)
@@ -58,6 +59,7 @@ def test_records_rejected_by_a_contract_since_put_right_become_events_and_keep_t
 
     done = replay_quarantine(spark, allow_refunds, ALL)
     assert (done.records, done.duplicates, done.rejected) == (1, 2, 2)
+    assert done.reasons == dry.reasons == {"malformed_json": 1, "wrong_type:value": 1}
     assert offsets(spark, allow_refunds, "silver_events") == [0, 1]
     assert offsets(spark, allow_refunds, "duplicate_events") == [2, 3]
     assert offsets(spark, allow_refunds, "quarantined_events", "resolved_at IS NULL") == [4, 5]
@@ -66,7 +68,10 @@ def test_records_rejected_by_a_contract_since_put_right_become_events_and_keep_t
     assert all(row["resolved_at"] >= row["quarantined_at"] for row in history)
 
     after = everything(spark, allow_refunds)
-    assert replay_quarantine(spark, allow_refunds, ALL).note == "events 0, duplicates 0, still rejected 2"
+    still = "still rejected 2 (malformed_json 1, wrong_type:value 1)"
+    assert replay_quarantine(spark, allow_refunds, ALL).note == f"events 0, duplicates 0, {still}"
+    with pytest.raises(UsageError, match=r"rejected for 'not_alowed:event_type': did you mean not_allowed:event_type"):
+        replay_quarantine(spark, allow_refunds, Choice("not_alowed:event_type"))
     assert everything(spark, allow_refunds) == after
     look = monitor_silver_events(spark, allow_refunds)
     assert (look.unaccounted_records, first.records, look.records) == (0, 1, 1)
@@ -86,6 +91,8 @@ def test_a_replayed_event_counts_as_one_of_its_day(spark, offline_settings, allo
     look = monitor_silver_events(spark, late)
     assert (look.records, look.late_events, look.latest_event_time) == (1, 0, later)
     assert monitor_silver_events(spark, late).lateness_p50_seconds is None
+    # A reason that only resolved records have is no mistake.
+    assert replay_quarantine(spark, allow_refunds, Choice("not_allowed:event_type")).note == "events 0, duplicates 0, still rejected 0"
 
 
 @pytest.mark.parametrize("stopped_before", ["silver_events", "MERGE"])
@@ -129,7 +136,6 @@ def test_a_choice_is_by_reason_and_by_time(spark, offline_settings, allow_refund
     assert chosen("wrong_type") == chosen("wrong_type:value") == [1]
     assert chosen("not_allowed", begin=at.replace(tzinfo=None).isoformat()) == [0, 1]
     assert replay_quarantine(spark, allow_refunds, Choice("malformed_json")).rejected == 1
-    assert replay_quarantine(spark, allow_refunds, Choice("wrong_length")).note == "events 0, duplicates 0, still rejected 0"
     for texts, named in (
         (("x' OR 'a' = 'a", "", ""), "'reason'"),
         (("", "yesterday", ""), "'from_time' is 'yesterday'"),
@@ -159,6 +165,15 @@ def test_a_backfill_adds_what_bronze_lacks_from_a_time_on_and_nothing_else(spark
     assert monitor_silver_events(spark, settings).unaccounted_records > 0  # silver has what bronze has not
     produce(settings.kafka, records[200:])
 
+    versions = spark.sql(f"DESCRIBE HISTORY {bronze}").count()
+    plan = backfill_bronze(spark, settings, since, dry_run=True)
+    begins = topic_offsets(settings.kafka, since=since).beginnings
+    last = {partition: max(offset for other, offset, _ in whole if other == partition) for partition in begins}
+    to_read = sum(last[partition] + 1 - first for partition, first in begins.items())
+    assert plan.records == 0 and f"would read up to {to_read:,} records" in plan.note
+    assert all(f"partition {partition} from offset {first} to {last[partition]}" in plan.note for partition, first in begins.items())
+    assert spark.sql(f"DESCRIBE HISTORY {bronze}").count() == versions
+
     small = replace(settings, max_offsets_per_trigger=50)
     assert backfill_bronze(spark, small, since).records == lost - old
     assert backfill_bronze(spark, small, since).records == 0
@@ -172,6 +187,13 @@ def test_a_backfill_adds_what_bronze_lacks_from_a_time_on_and_nothing_else(spark
     for nothing in (datetime.now(UTC) + timedelta(days=1), datetime(1, 1, 1, tzinfo=UTC)):
         assert backfill_bronze(spark, settings, nothing).records == 0
     assert sum(topic_offsets(settings.kafka).ends.values()) == spark.table(bronze).count() == 300
+
+
+def test_a_backfill_of_a_topic_that_was_never_read_leaves_it_to_the_main_job(spark, settings):
+    produce(settings.kafka, [Record(None, event("a"), None)])
+    plan = backfill_bronze(spark, settings, T0, dry_run=True)
+    assert plan.records == 0 and "the main job reads all of it" in plan.note
+    assert not spark.catalog.databaseExists(settings.schema)
 
 
 def test_portions_cover_each_range_once_in_order():

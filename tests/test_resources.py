@@ -273,7 +273,7 @@ def test_every_widget_is_given_and_every_parameter_is_used(jobs):
 OWN_PARAMETERS = {
     "produce_synthetic_events": {"count", "seed"},
     "replay_quarantine": {"reason", "from_time", "until_time", "dry_run"},
-    "backfill_bronze": {"from_time"},
+    "backfill_bronze": {"from_time", "dry_run"},
     "set_baseline": {"name", "from_time", "until_time"},
     "silence_alerts": {"rule", "duration"},
     "set_champion": {"version"},

@@ -1,8 +1,11 @@
 """The runner: which tasks of a job run, with what, how they end, and what is kept of a run."""
 
 import io
+import os
 import re
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,11 +13,13 @@ import pytest
 from rich.console import Console
 
 from streaming_pipeline.errors import UsageError
+from streaming_pipeline.local import runner
 from streaming_pipeline.local.bundle import Bundle
 from streaming_pipeline.local.job_graph import compare, decide
 from streaming_pipeline.local.reporter import Reporter
 from streaming_pipeline.local.runner import JobRun, run_job
 
+ROOT = Path(__file__).parents[1]
 STUB_SPARK = SimpleNamespace(streams=SimpleNamespace(active=[]))
 
 
@@ -354,6 +359,51 @@ def test_a_task_over_its_time_is_stopped(bench):
 
     bench.job({**bench.notebook("a", FOR_EVER), "timeout_seconds": 0.1, "max_retries": 1, "retry_on_timeout": True})
     assert bench.run().tasks[0].attempts == 2
+
+
+WAITING = "import socket\nserver = socket.create_server(('127.0.0.1', 0))\nsocket.create_connection(server.getsockname()).recv(1)"
+DEAF_TWICE = f"""
+for _ in range(2):
+    try:
+        {WAITING.replace(chr(10), chr(10) + " " * 8)}
+    except BaseException:
+        pass
+{WAITING}
+"""
+
+
+@pytest.mark.parametrize("code", [WAITING, DEAF_TWICE])
+def test_a_task_that_waits_for_a_server_or_swallows_interrupts_is_stopped(bench, monkeypatch, code):
+    monkeypatch.setattr(runner, "INTERRUPT_AGAIN_SECONDS", 0.2)
+    bench.job({**bench.notebook("a", code), "timeout_seconds": 0.2}, bench.notebook("b"))
+    assert states(bench.run()) == {"a": "TIMEDOUT", "b": "SUCCESS"}
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+
+
+DEAF = """
+import signal
+while True:
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.05, 0.05)  # interrupted from here on
+        while True:
+            pass
+    except BaseException:
+        pass
+"""
+
+
+def test_a_task_that_heeds_no_interrupt_ends_with_the_process_and_its_page_says_so(tmp_path):
+    code = (
+        "from pathlib import Path\nfrom streaming_pipeline.local import runner\nfrom test_runner import DEAF, Bench\n"
+        f"runner.GRACE_SECONDS = -58  # two seconds after the start\nbench = Bench(Path({str(tmp_path)!r}))\n"
+        "bench.job({**bench.notebook('a', DEAF), 'timeout_seconds': 60}, bench.notebook('b'))\nbench.run()"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(str(ROOT / name) for name in ("tests", "benchmarks", "src"))}
+    ended = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    said = "Task 'a' ran longer than its timeout_seconds and did not end when it was interrupted: the process ends."
+    assert (ended.returncode, ended.stderr.splitlines()[-1:]) == (1, [said])
+    page = (tmp_path / "runs" / "7" / "index.html").read_text()
+    assert re.findall(r'class="state (\w+)"', page) == ["FAILED", "TIMEDOUT", "CANCELED"]
 
 
 def test_a_job_over_its_time_is_stopped_with_what_it_had_not_begun(bench):

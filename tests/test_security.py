@@ -1,10 +1,13 @@
 """The broker itself refuses whom it must, and what a notebook shows of its connection holds no secret."""
 
+import ast
 import io
 import socket
 import sqlite3
 import ssl
 import struct
+import subprocess
+import sys
 from datetime import UTC, datetime
 
 import pyarrow as pa
@@ -196,3 +199,24 @@ def test_a_notebook_that_shows_all_it_has_and_fails_shows_no_secret(broker, home
     assert secrets.in_texts(printed) == {}
     assert secrets.in_files(run_dir) == {}
     assert secrets.in_files(home / "logs", home / "spark-events") == {}
+
+
+LISTENING = """
+import sys
+from pathlib import Path
+from streaming_pipeline.local.spark import start_session
+start_session(Path(sys.argv[1]), connect=True).range(1).count()
+from pyspark.sql.connect.client.core import DefaultChannelBuilder
+port = f"{DefaultChannelBuilder.default_port():04X}"
+sockets = [line.split() for name in ("tcp", "tcp6") for line in Path("/proc/net", name).read_text().splitlines()]
+print([place for _, place, _, state, *_ in sockets if state == "0A" and place.endswith(f":{port}")])
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="who listens where is read from /proc")
+def test_spark_connect_listens_to_this_machine_alone(tmp_path):
+    found = subprocess.run([sys.executable, "-c", LISTENING, tmp_path], capture_output=True, text=True, check=True).stdout
+    [place] = ast.literal_eval(found)
+    address = bytes.fromhex(place.partition(":")[0])
+    groups = [address[at : at + 4][::-1] for at in range(0, len(address), 4)]  # each four bytes are turned round
+    assert groups[-1] == bytes([127, 0, 0, 1]), place

@@ -5,7 +5,7 @@ import pytest
 from streaming_pipeline.errors import UsageError
 from streaming_pipeline.local.dbutils import DBUtils
 from streaming_pipeline.local.env import read_secrets
-from streaming_pipeline.settings import KafkaSettings, Settings
+from streaming_pipeline.settings import KafkaSettings, Settings, parse_time
 from streaming_pipeline.settings import read_secrets as secrets_of_scope
 
 MTLS = {
@@ -66,6 +66,9 @@ def test_a_connection_that_cannot_work_is_refused_by_name(secrets, named):
         ("contamination", "0.9"),
         ("contamination", "nan"),
         ("features", "value,value"),
+        ("rejected_limit_pct", "-1"),
+        ("rejected_limit_pct", "nan"),
+        ("repeated_limit_pct", "101"),
         ("kafka_topic", "a b"),
         ("run_id", "../.."),
         ("run_id", "a/b"),
@@ -152,3 +155,9 @@ def test_a_name_that_is_no_name_goes_into_no_statement(parameter, text):
     said = str(refusal.value)
     assert parameter in said.lower() and repr(text) in said and "\n" not in said
     assert said.count(": ") == 1 and said.endswith(".")
+
+
+@pytest.mark.parametrize("text", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00", "tomorrow"])
+def test_a_time_that_cannot_be_is_refused_with_its_parameter(text):
+    with pytest.raises(UsageError, match=r"Parameter 'from_time' is '.*': it must be a time"):
+        parse_time("from_time", text)

@@ -2,6 +2,10 @@
 
 import csv
 import io
+import json
+import os
+import signal
+import threading
 from datetime import date, datetime
 
 import pytest
@@ -41,9 +45,17 @@ def test_what_is_too_wide_for_a_terminal_is_shown_record_by_record():
     records = lines(force_terminal=True, no_color=True)
     assert sum("column_7 " in line for line in records) == 2
     assert any("column_7" in line and f"{'x' * 30}7" in line for line in records)
-    # A pipe has no width: each row stays one line.
+    # In a pipe it stays a table: long cells are folded.
     piped = lines(force_terminal=False)
-    assert any(all(f"{'x' * 30}{n}" in line for n in range(20)) for line in piped)
+    assert sum(all(f"column_{n} " in line for n in range(20)) for line in piped) == 1
+    assert max(map(len, piped)) <= 320 < len(columns) * 31
+
+
+def test_csv_and_json_have_a_line_for_each_row():
+    assert shown("json").startswith('[{"id": 1, ') and shown("json").count("\n") == 2 and len(json.loads(shown("json"))) == 2
+    console = Console(file=io.StringIO())
+    render(["a"], [], "json", console)
+    assert console.file.getvalue() == "[]\n"
 
 
 @pytest.mark.parametrize(
@@ -124,10 +136,20 @@ def test_files_programs_and_java_are_not_reached(ask, home, tmp_path, text):
         ("date'0001-01-01' - 1", "0000-12-31"),
         ("array(timestamp'9999-12-31' + interval 10 years)", "[+10009-12-31 00:00:00]"),
         ("interval 3 years", "INTERVAL '3' YEAR"),
+        ("map(array(1), 2)", "{[1] -> 2}"),
     ],
 )
 def test_a_value_that_python_lacks_is_shown_as_text(ask, value, text):
     assert ask(f"SELECT {value} AS x, 1 AS x, timestamp'2026-03-01' AS y") == (["x", "x", "y"], [(text, 1, "2026-03-01 00:00:00")])
+
+
+def test_a_query_that_is_interrupted_ends_without_a_traceback_of_the_gateway(ask, spark, caplog, capfd):
+    press = threading.Timer(1, os.kill, (os.getpid(), signal.SIGINT))
+    press.start()
+    with pytest.raises(KeyboardInterrupt):
+        ask("SELECT count(*) FROM range(1000000) a CROSS JOIN range(1000000) b WHERE a.id + b.id = 0")
+    spark.sparkContext.cancelAllJobs()
+    assert caplog.records == [] and "Traceback" not in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(("text", "schema"), [("SELECT * FROM nowhere", "asked"), ("SELECT", "asked")])
@@ -135,6 +157,18 @@ def test_what_spark_refuses_is_told_in_one_line(ask, home, text, schema):
     with pytest.raises(UsageError, match=r"Spark refuses the query: .+") as refused:
         run_query(home, text, schema)
     assert str(refused.value).count("\n") == 0
+
+
+@pytest.mark.parametrize("text", ["SELECT sequence(1, 2000000000)", f"SELECT {'(' * 5_000}1{')' * 5_000}"])
+def test_what_spark_cannot_answer_is_told_in_a_sentence(ask, text):
+    with pytest.raises(UsageError, match=r"Spark cannot answer the query: it .+\.") as refused:
+        ask(text)
+    assert str(refused.value).count("\n") == 0
+
+
+def test_no_variable_is_put_into_a_query(ask, monkeypatch):
+    kept = ["${env:HOME}", "${system:user.home}", "${spark:spark.app.id}", "${spark.app.id}", "${hivevar:x}"]
+    assert ask("SELECT " + ", ".join(f"'{text}'" for text in kept))[1] == [tuple(kept)]
 
 
 def test_json_with_two_columns_of_one_name_is_refused():

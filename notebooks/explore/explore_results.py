@@ -1,7 +1,8 @@
 # Databricks notebook source
 # MAGIC %md
-# MAGIC # What did the stream do?
-# MAGIC Look at the results by hand; nothing here writes.
+# MAGIC # Explore the results
+# MAGIC This notebook only reads. The first table has both verdicts of each monitoring run: `status` is the pipeline's, `incidents` counts
+# MAGIC what happened in the data.
 # MAGIC
 # MAGIC | parameter | meaning |
 # MAGIC |---|---|

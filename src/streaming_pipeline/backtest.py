@@ -6,6 +6,7 @@ Nothing here needs Spark. Training rows get score 0 and flag 0; all scaling is f
 import os
 import warnings
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -20,11 +21,12 @@ from streaming_pipeline.detectors import DETECTORS, change, discord, ensemble, f
 from streaming_pipeline.detectors.phase import DAY, phase
 from streaming_pipeline.detectors.surprise import LEAST, surprise
 from streaming_pipeline.errors import PipelineError, UsageError
+from streaming_pipeline.wording import plural
 
 NAMES = ("iforest", *DETECTORS)
 """The detectors that can be chosen; the ensemble is always there."""
 TRAIN_FRACTION = 0.15
-_MOST_DRAWN, _LONGEST_NAME = 6, 40
+_MOST_DRAWN, _LONGEST_NAME, _MOST_LISTED = 6, 40, 20
 _DATES = (-3e10, 2e11)
 """Seconds since 1970 that matplotlib can draw as dates, with a margin: the years 1020 to 8300."""
 _FLAGGED = 3.0
@@ -50,7 +52,7 @@ def forest_inputs(values: np.ndarray, seconds: np.ndarray, train: int) -> np.nda
     away = values - change.moving_mean(values, change.ROWS)
     spread = np.sqrt(np.maximum(change.moving_mean(away**2, change.ROWS), 0))
     parts = [values, np.diff(values, axis=0, prepend=values[:1]), change.moving_mean(values, 5), spread]
-    if train > 8 and seconds[train - 1] - seconds[0] >= 2 * DAY:
+    if train > 8 and np.ptp(seconds[:train]) >= 2 * DAY:
         parts.append(phase(seconds, DAY))
     return np.hstack(parts)
 
@@ -135,6 +137,23 @@ def backtest(series: Series, train: int, names: Sequence[str] = NAMES) -> pd.Dat
     return pd.DataFrame(columns)
 
 
+def incidents(scores: pd.DataFrame) -> pd.DataFrame:
+    """What the ensemble flags, one row for each incident, in order: `begin` and `end` (first and last row) and the highest `score`.
+
+    It begins at a flag and ends with the last row before the next flag whose score is 0.5 or more. A further flag before the score has
+    fallen below that belongs to it. The score looks back over some twenty rows, so it outlasts a short spike, and falls during a long
+    incident once the series is as it was the rows before.
+    """
+    score, flags = scores["ensemble_score"].to_numpy(), scores["ensemble_flag"].to_numpy() == 1
+    is_up = flags | (score >= 0.5)
+    begins = [row for row in np.flatnonzero(flags).tolist() if not row or not is_up[row - 1]]
+    found = []
+    for begin, behind in pairwise([*begins, len(score)]):
+        end = begin + int(np.flatnonzero(is_up[begin:behind])[-1])
+        found.append((begin, end, score[begin : end + 1].max()))
+    return pd.DataFrame(found, columns=["begin", "end", "score"])
+
+
 def _detectors(scores: pd.DataFrame) -> list[str]:
     return [column.removesuffix("_score") for column in scores.columns if column.endswith("_score")]
 
@@ -178,12 +197,17 @@ def notes(series: Series, train: int) -> list[str]:
     """What whoever reads the scores has to know of the series."""
     found = []
     if series.missing:
-        cells = "1 cell is empty: it" if series.missing == 1 else f"{series.missing:,} cells are empty: each"
+        cells = plural(series.missing, "cell is empty: it", "cells are empty: each")
         found.append(f"{cells} is taken for the value before it, at the beginning for the first.")
+    if len(back := series.steps_back):
+        before, after = series.timestamps[[back[0] - 1, back[0]]]
+        found.append(
+            f"Time goes back in {plural(len(back), 'row')}, first from {before} to {after}; the rows are judged in the file's order. If "
+            "these are local times of autumn, write them with a zone (+01:00) or in UTC."
+        )
     constant = int((np.ptp(series.values, axis=0) == 0).sum())
     if constant:
-        never = "1 column never changes" if constant == 1 else f"{constant} columns never change"
-        found.append(f"{never}: there is nothing to be found.")
+        found.append(f"{plural(constant, 'column never changes', 'columns never change')}: there is nothing to be found.")
     if series.values.shape[1] > 1 and train < shift.LEAST:
         found.append(
             f"{train} training rows are too few: with fewer than {shift.LEAST} the ensemble of several columns scores no row at all."
@@ -193,6 +217,23 @@ def notes(series: Series, train: int) -> list[str]:
     if series.labels is not None and not is_mixed(series.labels[train:]):
         found.append(f"The labels of the judged rows are all {series.labels[-1]}, so there are no measures: they need both 0 and 1.")
     return found
+
+
+def print_incidents(scores: pd.DataFrame, console: Console) -> None:
+    """Print where each incident begins, until when the ensemble's score stays up, and the highest score: all, or the strongest in order
+    of time."""
+    found = incidents(scores)
+    if found.empty:
+        console.print("The ensemble flags no incident.")
+        return
+    shown = found.nlargest(_MOST_LISTED, "score").sort_index()
+    table = Table("begins", "until", "rows", "highest score")
+    times = scores["timestamp"].astype(str).to_numpy()
+    for one in shown.itertuples():
+        table.add_row(times[one.begin], times[one.end], f"{one.end - one.begin + 1:,}", f"{one.score:.2f}")
+    which = f"The {len(shown)} strongest of {len(found):,} incidents" if len(found) > len(shown) else "Incidents"
+    console.print(f"{which} of the ensemble. Each is flagged where it begins; its last row is the last with a score of 0.5 or more.")
+    console.print(table)
 
 
 def print_summary(scores: pd.DataFrame, labels: np.ndarray | None, train: int, console: Console) -> None:
@@ -211,13 +252,13 @@ def print_summary(scores: pd.DataFrame, labels: np.ndarray | None, train: int, c
 
 
 def plot(series: Series, scores: pd.DataFrame, train: int, names: Sequence[str], path: Path) -> None:
-    """Draw the first columns and the score of the ensemble, with its flags; training and labelled rows are shaded, and times that
-    matplotlib has no date for are row numbers. Raises `PipelineError`."""
+    """Draw the first columns and the score of the ensemble, with its flags; training, incidents and labelled rows are shaded, and
+    times that matplotlib has no date for are row numbers. Raises `PipelineError`."""
     shown = min(len(names), _MOST_DRAWN)
     figure = Figure(figsize=(12, 2 + 1.8 * (shown + 1)), layout="constrained")
     *axes, score_axis = figure.subplots(shown + 1, 1, sharex=True)
     times = np.arange(len(series.seconds))
-    if series.seconds[0] >= _DATES[0] and series.seconds[-1] <= _DATES[1]:
+    if series.seconds.min() >= _DATES[0] and series.seconds.max() <= _DATES[1]:
         times = (series.seconds * 1e6).astype("int64").astype("datetime64[us]")
     else:
         score_axis.set_xlabel("row")
@@ -230,13 +271,17 @@ def plot(series: Series, scores: pd.DataFrame, train: int, names: Sequence[str],
     score_axis.plot(times, scores["ensemble_score"], color="#555555", linewidth=0.8)
     score_axis.axhline(0.5, color="#c0392b", linestyle="--", linewidth=0.8)
     score_axis.set(ylabel="ensemble score", ylim=(0, 1))
+    found = incidents(scores)
     for axis in (*axes, score_axis):
         axis.axvspan(times[0], times[train - 1], color="#999999", alpha=0.15)
+        for begin, end in zip(found["begin"], found["end"], strict=True):
+            axis.axvspan(times[begin], times[end], color="#c0392b", alpha=0.15)
         if series.labels is not None and series.labels.any():
             low, high = axis.get_ylim()
             axis.fill_between(times, low, high, where=series.labels == 1, color="#e0a030", alpha=0.3, step="mid")
             axis.set_ylim(low, high)
-    title = "Grey: learnt from. Red: flagged." + (" Yellow: labelled." if series.labels is not None else "")
+    title = "Grey: learnt from. Dot: flagged, an incident begins. Red: until its score is below 0.5."
+    title += " Yellow: labelled." if series.labels is not None else ""
     axes[0].set_title(title + (f" Columns left out: {len(names) - shown}." if len(names) > shown else ""))
     try:
         with warnings.catch_warnings():

@@ -7,11 +7,23 @@ import yaml
 
 from streaming_pipeline.errors import UsageError
 
+LARGEST = 200_000
+"""Characters of a file. No file that people edit comes near it, and this one takes seconds to parse."""
+
+
+def bounded_text(path: Path, shown: str) -> str:
+    """The text of a file that people edit, called `shown` in messages; raises `UsageError` for a huge one before it is read to its end."""
+    with path.open(encoding="utf-8") as file:
+        text = file.read(LARGEST + 1)
+    if len(text) > LARGEST:
+        raise UsageError(f"{shown} has more than {LARGEST:,} characters: that is no file to be edited. Is it the right one?")
+    return text
+
 
 def read_text(path: str | Path, what: str) -> str:
     """The text of a file of `config_dir`; raises `UsageError` saying that `what` ("the event contract") cannot be read."""
     try:
-        return Path(path).read_text(encoding="utf-8")
+        return bounded_text(Path(path), str(path))
     except OSError as error:
         raise UsageError(f"{path}: {what} cannot be read ({error.strerror}). Check the parameter config_dir.") from None
     except UnicodeDecodeError:

@@ -4,14 +4,18 @@
 """
 
 import hashlib
+import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from math import inf
 from pathlib import Path
 from typing import Any
 
 from streaming_pipeline.config_files import Checker, parse_yaml, read_text
+from streaming_pipeline.errors import UsageError
+from streaming_pipeline.json_files import Damaged, read_json
+from streaming_pipeline.patterns import MOST_STEPS, most_steps
 
 SPARK_TYPES = {
     "string": "string",
@@ -29,6 +33,8 @@ _OPTIONS = {
     "date": {"minimum", "maximum"},
     "boolean": set(),
 }
+LONGEST_MATCHED = 1_000
+"""Characters of a text that is held against a pattern: Java's expressions recurse, and a longer one could end the whole process."""
 _LOWEST = ("minimum", "exclusiveMinimum")
 _HIGHEST = ("maximum", "exclusiveMaximum")
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
@@ -61,6 +67,11 @@ class Field:
     def spark_type(self) -> str:
         """The type of the silver column, as SQL writes it."""
         return SPARK_TYPES[self.logical_type]
+
+    @property
+    def longest_matched(self) -> int:
+        """Characters of the longest text that is held against the pattern; a longer one is rejected without."""
+        return min(LONGEST_MATCHED, self.max_length or LONGEST_MATCHED)
 
 
 @dataclass(frozen=True)
@@ -97,11 +108,15 @@ def parse_contract(text: str, source: str = "event contract") -> Contract:
         check.fail("kind", f"{top['kind']!r} is not DataContract")
     if not isinstance(top["schema"], list) or len(top["schema"]) != 1:
         check.fail("schema", "must be a list of exactly one object: the event")
-    event = check.mapping(top["schema"][0], "schema[0]", {"name", "properties"}, _SCHEMA_KEYS)
+    _refuse_roles(check, top, "customProperties")
+    event = check.mapping(top["schema"][0], "schema[0]", {"name", "properties"}, _SCHEMA_KEYS | set(_EVENT_RULES))
+    _refuse_rules(check, event, "schema[0]", _EVENT_RULES)
+    if event.get("logicalType", "object") != "object":
+        check.fail("schema[0].logicalType", f"{event['logicalType']!r} is not supported: an event is one JSON object")
     if not isinstance(event["properties"], list) or not event["properties"]:
         check.fail("schema[0].properties", "must be a list of fields")
-    fields = tuple(_field(check, item, f"schema[0].properties[{index}]") for index, item in enumerate(event["properties"]))
-    names = [field.name for field in fields]
+    properties = tuple(_field(check, item, f"schema[0].properties[{index}]") for index, item in enumerate(event["properties"]))
+    names = [field.name for field in properties]
     for name in names:
         if [other.lower() for other in names].count(name.lower()) > 1:
             check.fail("schema[0].properties", f"the field {name!r} stands there twice")
@@ -109,7 +124,7 @@ def parse_contract(text: str, source: str = "event contract") -> Contract:
     if len(keys) != 1:
         check.fail("schema[0].properties", f"exactly one field must have primaryKey: true, not {len(keys)}")
     custom = _custom_properties(check, event.get("customProperties", []), "schema[0].customProperties")
-    by_name = {field.name: field for field in fields}
+    by_name = {field.name: field for field in properties}
     time_name = custom.get("eventTimeField")
     if not isinstance(time_name, str) or time_name not in by_name or by_name[time_name].logical_type != "timestamp":
         check.fail("schema[0].customProperties.eventTimeField", f"{time_name!r} is not a field of logicalType timestamp")
@@ -118,12 +133,12 @@ def parse_contract(text: str, source: str = "event contract") -> Contract:
         check.fail("schema[0].customProperties.sliceField", f"{slice_name!r} is not a field")
     for name in (keys[0], time_name):
         if not by_name[name].required:
-            check.fail(f"field {name}", "must have required: true, since rows are told apart and dated by it")
+            check.fail(f"field {name}", "must have required: true, since it identifies or dates each row")
     future = custom.get("maxFutureSeconds", 86400)
     if not isinstance(future, int) or isinstance(future, bool) or not 0 <= future <= 10 * 366 * 86400:
         check.fail("schema[0].customProperties.maxFutureSeconds", f"{future!r} is not a whole number of seconds, ten years at most")
     return Contract(
-        fields=fields,
+        fields=properties,
         id_field=keys[0],
         event_time_field=time_name,
         slice_field=slice_name,
@@ -133,6 +148,43 @@ def parse_contract(text: str, source: str = "event contract") -> Contract:
     )
 
 
+def differences(old: Contract, new: Contract) -> list[str]:
+    """What `new` asks that `old` did not, and the other way round, in words; empty where they differ in documentation alone."""
+    before, after = ({field.name: field for field in contract.fields} for contract in (old, new))
+    found = [f"{name} added" for name in after if name not in before] + [f"{name} removed" for name in before if name not in after]
+    for name, was, now in [(name, before[name], after[name]) for name in after if name in before]:
+        if was.logical_type != now.logical_type:
+            found.append(f"{name}: {was.logical_type} → {now.logical_type}")
+        if was.required != now.required:
+            found.append(f"{name} is {'required now' if now.required else 'no longer required'}")
+        rules = [rule.name for rule in fields(Field) if rule.name not in ("name", "logical_type", "required", "description")]
+        found += [f"{name}: {rule.replace('_', ' ')} changed" for rule in rules if getattr(was, rule) != getattr(now, rule)]
+    for role in ("id_field", "event_time_field", "slice_field", "max_future_seconds"):
+        if getattr(old, role) != getattr(new, role):
+            found.append(f"{role.replace('_', ' ')}: {getattr(old, role)} → {getattr(new, role)}")
+    return found
+
+
+def change(remembered: Path, contract: Contract) -> str:
+    """A sentence about what has changed since `remember` wrote the file; empty if nothing has, or nothing is known."""
+    try:
+        old = parse_contract(str(read_json(remembered)))
+    except (FileNotFoundError, Damaged, UsageError):  # none, half of one, or one of an older version: it is only for a note
+        return ""
+    if old.fingerprint == contract.fingerprint:
+        return ""
+    found = differences(old, contract) or ["its rules are the same"]
+    more = f", {len(found) - _MOST_TOLD} more" if len(found) > _MOST_TOLD else ""
+    return f"judged by another contract than before, {old.fingerprint} → {contract.fingerprint}: {', '.join(found[:_MOST_TOLD])}{more}"
+
+
+def remember(remembered: Path, contract: Contract) -> None:
+    """Keep the contract for the `change` of the next run. In place, since volumes do not know how to rename."""
+    remembered.parent.mkdir(parents=True, exist_ok=True)
+    remembered.write_text(json.dumps(contract.text), encoding="utf-8")
+
+
+_MOST_TOLD = 8
 _TOP_KEYS = {
     *("apiVersion", "kind", "id", "name", "version", "status", "tenant", "tags", "servers", "dataProduct", "description", "domain"),
     *("schema", "support", "price", "team", "roles", "slaDefaultElement", "slaProperties", "authoritativeDefinitions"),
@@ -140,43 +192,81 @@ _TOP_KEYS = {
 }
 _SCHEMA_KEYS = {
     *("id", "name", "physicalName", "physicalType", "logicalType", "businessName", "description", "dataGranularityDescription"),
-    *("properties", "quality", "tags", "authoritativeDefinitions", "customProperties", "relationships"),
+    *("properties", "tags", "authoritativeDefinitions", "customProperties"),
 }
 _FIELD_KEYS = {
     *("id", "name", "physicalName", "physicalType", "logicalType", "logicalTypeOptions", "businessName", "description", "required"),
-    *("unique", "primaryKey", "primaryKeyPosition", "quality", "tags", "classification", "examples", "criticalDataElement"),
-    *("authoritativeDefinitions", "customProperties"),
+    *("primaryKey", "primaryKeyPosition", "quality", "tags", "classification", "examples", "criticalDataElement"),
+    *("authoritativeDefinitions", "customProperties", "transformDescription", "transformSourceObjects", "encryptedName"),
 }
+# What the standard has and a record is not held against: to ignore it would let pass what somebody has ruled out.
+_EVENT_RULES = {
+    "quality": "a rule stands at a field; nothing is asked of the whole record",
+    "relationships": "records are not held against others",
+}
+_FIELD_RULES = {
+    "unique": "only the field with primaryKey: true identifies events",
+    "relationships": "records are not held against others",
+    "properties": "a field is one value: let the producer put what is inside another object at the top of the event",
+    "items": "a field is one value: let the producer put what is inside a list at the top of the event",
+    "transformLogic": "a value is kept as it comes: transform it at its source, or in a view of silver",
+    "partitioned": "silver is partitioned by event_date",
+    "partitionKeyPosition": "silver is partitioned by event_date",
+}
+_ROLES = ("eventTimeField", "sliceField", "maxFutureSeconds")
+
+
+def _refuse_rules(check: Checker, item: dict[str, Any], key: str, rules: dict[str, str]) -> None:
+    """Refuse what would be a rule, but for one that says nothing, as tools write them (`unique: false`, `relationships: []`)."""
+    for name, reason in rules.items():
+        if item.get(name) not in (None, False, [], -1):
+            check.fail(key, f"{name}: {str(item[name])[:40]} is not supported: {reason}; take it out")
+
+
+def _refuse_roles(check: Checker, item: dict[str, Any], key: str) -> None:
+    """Refuse our own properties where they would only be somebody's documentation."""
+    properties = item.get("customProperties")
+    for held in properties if isinstance(properties, list) else []:
+        if isinstance(held, dict) and held.get("property") in _ROLES:
+            check.fail(key, f"{held['property']} has no effect here; put it into schema[0].customProperties")
 
 
 def _custom_properties(check: Checker, value: Any, key: str) -> dict[str, Any]:
-    known = {"eventTimeField", "sliceField", "maxFutureSeconds"}
     if not isinstance(value, list):
         check.fail(key, "must be a list of property and value")
     found = {}
     for index, item in enumerate(value):
         item = check.mapping(item, f"{key}[{index}]", {"property", "value"}, {"id", "property", "value", "description"})
-        if not isinstance(item["property"], str) or item["property"] not in known:
-            check.fail(f"{key}[{index}]", f"unknown property {item['property']!r}; known: {', '.join(sorted(known))}")
+        if not isinstance(item["property"], str) or item["property"] not in _ROLES:
+            check.fail(f"{key}[{index}]", f"unknown property {item['property']!r}; known: {', '.join(sorted(_ROLES))}")
         found[item["property"]] = item["value"]
     return found
 
 
 def _field(check: Checker, item: Any, key: str) -> Field:
     """One entry of `properties` → `Field`."""
-    item = check.mapping(item, key, {"name", "logicalType"}, _FIELD_KEYS)
+    item = check.mapping(item, key, {"name", "logicalType"}, _FIELD_KEYS | set(_FIELD_RULES))
     name = item["name"]
     key = f"field {name}"
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         check.fail(key, "a name has letters, digits and '_' only, and starts with a letter")
     if name.lower() in RESERVED:
         check.fail(key, "this name is a column of the pipeline's own; rename the field at its source")
-    logical_type = item["logicalType"]
-    if not isinstance(logical_type, str) or logical_type not in SPARK_TYPES:
-        check.fail(key, f"logicalType {logical_type!r} is not supported; use one of {', '.join(SPARK_TYPES)}")
+    if item.get("physicalName", name) != name:
+        check.fail(
+            f"{key}.physicalName",
+            f"{item['physicalName']!r} is not supported, as a field is read by its name at the top of the event: take it out, and name the "
+            "field as the producer does",
+        )
+    _refuse_roles(check, item, f"{key}.customProperties")
     for flag in ("required", "primaryKey", "unique"):
         if not isinstance(item.get(flag, False), bool):
             check.fail(key, f"{flag} must be true or false, not {item[flag]!r}")
+    # Beside primaryKey it says the same.
+    _refuse_rules(check, {**item, "unique": item.get("unique", False) and not item.get("primaryKey", False)}, key, _FIELD_RULES)
+    logical_type = item["logicalType"]
+    if not isinstance(logical_type, str) or logical_type not in SPARK_TYPES:
+        check.fail(key, f"logicalType {logical_type!r} is not supported; use one of {', '.join(SPARK_TYPES)}")
     options = check.mapping(item.get("logicalTypeOptions") or {}, f"{key}.logicalTypeOptions", set(), _OPTIONS[logical_type])
     for option, value in options.items():
         _check_option(check, f"{key}.logicalTypeOptions.{option}", logical_type, option, value)
@@ -202,7 +292,7 @@ def _field(check: Checker, item: Any, key: str) -> Field:
         for value in arguments["validValues"]:
             _check_value(check, f"{key}.quality: arguments.validValues", logical_type, value)
         valid_values = tuple(arguments["validValues"])
-    return Field(
+    field = Field(
         name=name,
         logical_type=logical_type,
         required=item.get("required", False),
@@ -216,6 +306,14 @@ def _field(check: Checker, item: Any, key: str) -> Field:
         max_length=options.get("maxLength"),
         pattern=options.get("pattern"),
     )
+    if field.pattern is not None and most_steps(field.pattern, field.longest_matched) > MOST_STEPS:
+        check.fail(
+            f"{key}.logicalTypeOptions.pattern",
+            f"{field.pattern[:80]!r} could hold a stream up for minutes on one text of {field.longest_matched:,} characters. Set a lower "
+            "maxLength, or let repeats and choices within a repeat, or next to one that matches the same characters, give nothing back: "
+            "++ for +, *+ for *, (?>a|b) for (a|b)",
+        )
+    return field
 
 
 def _check_option(check: Checker, key: str, logical_type: str, option: str, value: Any) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from functools import reduce
-from operator import or_
+from operator import and_, or_
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
@@ -34,6 +34,25 @@ def lies_within(spans: Iterable[tuple[str, int, int, int]]) -> Column:
 def lies_in(topic_id: str, ranges: Mapping[int, tuple[int, int]]) -> Column:
     """Whether a row's key lies in one of the ranges of this topic: partition → first offset, and the one behind the last."""
     return lies_within((topic_id, partition, first, end - 1) for partition, (first, end) in ranges.items())
+
+
+def behind(until: Mapping[str, int]) -> Column:
+    """The rows, of any table with coordinates, that lie behind these offsets, or in a partition that is none of these.
+
+    In comparisons alone, so that Delta opens only the files whose statistics allow such a row.
+    """
+    if not until:
+        return F.lit(True)
+    topics: dict[str, dict[int, int]] = {}
+    for key, offset in until.items():
+        topic_id, partition = key.rsplit("/", 1)
+        topics.setdefault(topic_id, {})[int(partition)] = offset
+    new = [reduce(and_, [F.col("topic_id") != topic_id for topic_id in topics])]
+    for topic_id, offsets in topics.items():
+        is_new_partition = reduce(and_, [F.col("partition") != partition for partition in offsets])
+        lies_behind = [(F.col("partition") == partition) & (F.col("offset") >= offset) for partition, offset in offsets.items()]
+        new.append((F.col("topic_id") == topic_id) & reduce(or_, [is_new_partition, *lies_behind]))
+    return reduce(or_, new)
 
 
 def count_by_partition(records: DataFrame) -> dict[int, int]:

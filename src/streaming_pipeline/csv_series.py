@@ -13,6 +13,7 @@ import pandas as pd
 from pandas.tseries.api import guess_datetime_format
 
 from streaming_pipeline.errors import PipelineError, UsageError
+from streaming_pipeline.wording import plural
 
 _EXCEL = re.compile(r'\A(\s*)"?sep=(\t|[^\w\s"])"?(?=[\r\n])', re.IGNORECASE)
 """The first line by which Excel is told the separator."""
@@ -38,6 +39,11 @@ class Series:
     """Cells without a number: each stands for the one before it, those before the first number for that."""
     begins: Mapping[str, int] = field(default_factory=dict)
     """Column → row of its first number."""
+
+    @property
+    def steps_back(self) -> np.ndarray:
+        """Numbers of the rows whose time is before that of the row above."""
+        return 1 + np.flatnonzero(np.diff(self.seconds) < 0)
 
     def interval(self, train: int) -> float:
         """The usual number of seconds from row to row in the first `train` rows; 0 if there is none."""
@@ -99,10 +105,9 @@ def _columns(path: Path, wanted: Sequence[str]) -> tuple[list[int], list[tuple[s
     lines, kept = [], []
     for line, fields in rows:
         if len(fields) != len(header):
-            many = "1 field" if len(fields) == 1 else f"{len(fields)} fields"
             raise PipelineError(
-                f"{path}, line {line} has {many}, the header {len(header)}: put what holds the separator in quotes, close every quote, and "
-                "write numbers with a point."
+                f"{path}, line {line} has {plural(len(fields), 'field')}, the header {len(header)}: put what holds the separator in "
+                "quotes, close every quote, and write numbers with a point."
             )
         lines.append(line)
         kept.append([fields[place] for place in places])
@@ -159,20 +164,16 @@ def _seconds(cells: _Cells) -> np.ndarray:
         seconds = numbers / next(unit for most, unit in _UNITS if abs(numbers[0]) <= most)
     else:
         seconds = _parsed(texts, day_first=False)
-        if _is_wrong(seconds):
+        if any(_wrong(seconds)):
             by_day = _parsed(texts, day_first=True)
-            seconds = seconds if _is_wrong(by_day) else by_day
+            seconds = min(seconds, by_day, key=_wrong)
     cells.refuse(
         ~(np.abs(seconds) <= _LATEST),
         lambda text: f"is {text!r}, which is no time. Write times as 2026-01-31 23:59:00, or in seconds since 1970.",
     )
-    cells.refuse(
-        np.diff(seconds, prepend=seconds[0]) < 0,
-        lambda text: (
-            f"{text} is before that of the line above. Sort the file by {cells.name}; local times fall back in autumn: give them a zone "
-            "(+01:00), or write UTC."
-        ),
-    )
+    steps = np.diff(seconds)
+    if (steps < 0).sum() > (steps > 0).sum():
+        raise PipelineError(f"{cells.path}: {cells.name} goes back from row to row more often than on. Sort the file by it, oldest first.")
     return seconds
 
 
@@ -198,8 +199,9 @@ def _as_seconds(times: pd.Series) -> np.ndarray:
     return np.where(times.isna(), np.nan, nanoseconds / 1e9)
 
 
-def _is_wrong(seconds: np.ndarray) -> bool:
-    return bool(np.isnan(seconds).any() or (np.diff(seconds) < 0).any())
+def _wrong(seconds: np.ndarray) -> tuple[int, int]:
+    """(how many are no time, how often they step back)."""
+    return int(np.isnan(seconds).sum()), int((np.diff(seconds) < 0).sum())
 
 
 def _numbers(cells: _Cells) -> np.ndarray:

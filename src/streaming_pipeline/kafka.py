@@ -207,21 +207,26 @@ class _Connection:
 
     def offsets(self, partitions: tuple[int, ...], latest: bool = False, since: datetime | None = None) -> dict[int, int]:
         """The first offset of each partition, the one behind the last, or that of the first record since then (-1: none)."""
-        from confluent_kafka import IsolationLevel, KafkaException, TopicPartition
+        from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicPartition
         from confluent_kafka.admin import OffsetSpec
 
         spec = OffsetSpec.latest() if latest else OffsetSpec.earliest()
         if since:
             spec = OffsetSpec.for_timestamp(max(0, int(since.timestamp() * 1000)))  # to Kafka, -1 is the newest
-        try:
-            futures = self._admin.list_offsets(
-                {TopicPartition(self._kafka.topic, partition): spec for partition in partitions},
-                isolation_level=IsolationLevel.READ_COMMITTED,
-                request_timeout=self._left(),
-            )
-            return {key.partition: self._answer(lambda future=future: future).offset for key, future in futures.items()}
-        except KafkaException as error:
-            raise self._refused(error) from None
+        # A partition's leader has just changed, or the topic has just been made: the broker that answers does not know yet.
+        passing = (KafkaError.UNKNOWN_LEADER_EPOCH, KafkaError.FENCED_LEADER_EPOCH, KafkaError.NOT_LEADER_FOR_PARTITION)
+        while True:
+            try:
+                futures = self._admin.list_offsets(
+                    {TopicPartition(self._kafka.topic, partition): spec for partition in partitions},
+                    isolation_level=IsolationLevel.READ_COMMITTED,
+                    request_timeout=self._left(),
+                )
+                return {key.partition: self._answer(lambda future=future: future).offset for key, future in futures.items()}
+            except KafkaException as error:
+                if error.args[0].code() not in passing or time.monotonic() >= self._deadline:
+                    raise self._refused(error) from None
+                self._admin.poll(0.2)
 
     def _left(self) -> float:
         """Seconds for the client's own time limits: a little more than there is, so that our own comes first and says why."""

@@ -5,6 +5,7 @@ about `bronze_events`.
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 from pyspark.sql import SparkSession
@@ -13,8 +14,9 @@ from pyspark.sql import functions as F
 from streaming_pipeline import tables
 from streaming_pipeline.coordinates import count_by_partition, lies_in
 from streaming_pipeline.errors import PipelineError
-from streaming_pipeline.kafka import TopicInfo, TopicOffsets, unknown_id
-from streaming_pipeline.settings import Settings
+from streaming_pipeline.kafka import TopicInfo, TopicOffsets, check_connection, range_options, unknown_id
+from streaming_pipeline.settings import KafkaSettings, Settings
+from streaming_pipeline.wording import plural
 
 
 def is_accepted(settings: Settings) -> bool:
@@ -33,8 +35,8 @@ def refuse_or_record(spark: SparkSession, settings: Settings, topic: TopicOffset
             # Nothing to accept: from here on the partition gives other records the offsets of those that bronze has.
             raise PipelineError(
                 f"Topic {topic.info.topic}: partition {partition} ends at offset {end}, but was read up to {following}: Kafka has lost its "
-                "end, and will give these offsets to other records. Have the topic deleted and made anew (bronze tells it from the old "
-                "one), or use another."
+                "end, and will give these offsets to other records. Delete and recreate the topic (bronze tells it from the old one), "
+                "or use another."
             )
     gone = {
         partition: range(next_offsets[partition], begin)
@@ -46,9 +48,9 @@ def refuse_or_record(spark: SparkSession, settings: Settings, topic: TopicOffset
     said = "; ".join(_say(partition, offsets) for partition, offsets in sorted(gone.items()))
     if not is_accepted(settings):
         raise PipelineError(
-            f"Topic {topic.info.topic}: {said}. Nothing brings them back. To go on without them (monitor_logs will tell) run once with "
-            'the parameter kafka_options={"failOnDataLoss": "false"}; so that it does not happen again, run more often or give the topic '
-            "a longer retention."
+            f"Topic {topic.info.topic}: {said}. They cannot be recovered. To go on without them (monitor_logs records the loss) run "
+            'once with the parameter kafka_options={"failOnDataLoss": "false"}. To prevent it from happening again, run more often or give '
+            "the topic a longer retention."
         )
     reason = f"Loss accepted. Topic {topic.info.topic}: {said}."
     begins = {f"{topic.info.topic_id}/{partition}": topic.beginnings[partition] for partition in gone}
@@ -70,9 +72,36 @@ def record_skipped(
     lost = {p: count for p, (first, end) in passed.items() if (count := end - first - held.get(p, 0))}
     if not lost:
         return None
-    said = "; ".join(f"{n:,} offsets of partition {p} from {passed[p][0]} to {passed[p][1] - 1}" for p, n in lost.items())
+    said = "; ".join(f"{plural(n, 'offset')} of partition {p} from {passed[p][0]} to {passed[p][1] - 1}" for p, n in lost.items())
     reason = f"Loss accepted. Topic {topic.topic}: expired while the run was reading: {said}."
     return _record(spark, settings, reason, "Unhealthy", sum(lost.values()), {f"{topic.topic_id}/{p}": passed[p][1] for p in lost})
+
+
+def record_taken_back(spark: SparkSession, settings: Settings, topic: TopicOffsets, unread: Mapping[int, tuple[int, int]]) -> str | None:
+    """Record as lost what Kafka holds in these ranges (partition → first offset, and the one behind the last): bronze had read it, and
+    has it no more.
+
+    The records are not read again. Somebody may have deleted them for good reason.
+    """
+    unread = {p: (max(first, topic.beginnings.get(p, 0)), end) for p, (first, end) in sorted(unread.items())}
+    unread = {partition: (first, end) for partition, (first, end) in unread.items() if first < end}
+    lost = count_in_kafka(spark, settings.kafka, topic.info, unread) if unread else {}
+    if not lost:
+        return None  # markers of transactions
+    said = "; ".join(f"{count:,} of partition {p} from offset {unread[p][0]} to {unread[p][1] - 1}" for p, count in sorted(lost.items()))
+    reason = (
+        f"Topic {topic.info.topic}: bronze has lost records that it had: {said}. An earlier state of the table was restored, or its newest "
+        "rows were deleted. The job backfill_bronze brings back what Kafka still holds."
+    )
+    return _record(spark, settings, reason, "Unhealthy", sum(lost.values()), {f"{topic.info.topic_id}/{p}": unread[p][1] for p in lost})
+
+
+def count_in_kafka(
+    spark: SparkSession, connection: KafkaSettings, topic: TopicInfo, ranges: Mapping[int, tuple[int, int]]
+) -> dict[int, int]:
+    """How many records (read_committed) Kafka holds from the first of these offsets to before the second, by partition that has any."""
+    source = spark.read.format("kafka").options(**range_options(connection, topic, ranges))
+    return count_by_partition(source.option("failOnDataLoss", "false").load())
 
 
 def record_recreated_topic(spark: SparkSession, settings: Settings, topic: TopicOffsets) -> str | None:
@@ -98,16 +127,33 @@ def record_recreated_topic(spark: SparkSession, settings: Settings, topic: Topic
         )
     until = ", ".join(f"{row['partition']}: {row['last']}" for row in held if row["topic_id"] == old)
     reason = (
-        f"Topic {topic.info.topic} was made anew (id {old}, now {topic.info.topic_id}): records of the old one behind those that bronze "
+        f"Topic {topic.info.topic} was recreated (id {old}, now {topic.info.topic_id}): records of the old one behind those that bronze "
         f"has (last offset by partition: {until}) are gone, if there were any."
     )
     return _record(spark, settings, reason, "Unknown", None, {f"{topic.info.topic_id}/{p}": at for p, at in topic.beginnings.items()})
 
 
+def record_replaced_topic(spark: SparkSession, settings: Settings, topic: TopicInfo) -> str | None:
+    """Record that the topic was deleted and recreated while a run was reading it, if it was.
+
+    A stream knows a topic by its name only, and continues with the new topic at the offsets of the old one. The next run reads the new
+    topic from its beginning.
+    """
+    with suppress(PipelineError):  # the records have been read; if Kafka or the topic is gone, the next run says so
+        now = check_connection(settings.kafka)
+        if now.topic_id != topic.topic_id:
+            reason = (
+                f"Topic {topic.topic} was recreated while a run was reading it (id {topic.topic_id}, now {now.topic_id}): records of the "
+                "old one that had not been read are gone, and bronze may hold some of the new one under the id of the old one, too."
+            )
+            return _record(spark, settings, reason, "Unhealthy", None, {})
+    return None
+
+
 def _say(partition: int, offsets: range) -> str:
     return (
         f"the records of partition {partition} from offset {offsets.start} to {offsets.stop - 1} expired before they were read "
-        f"({len(offsets):,} offsets)"
+        f"({plural(len(offsets), 'offset')})"
     )
 
 

@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import BinaryIO
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
@@ -11,14 +12,17 @@ from streaming_pipeline.errors import PipelineError, UsageError
 from streaming_pipeline.kafka import check_connection, client_config
 from streaming_pipeline.settings import KafkaSettings
 from streaming_pipeline.synthetic import Record
+from streaming_pipeline.wording import plural
 
+MOST_BYTES = 50_000_000
+"""So large a record may be for this client; the broker says what is too large for it."""
 _OPTIONS = {
     "enable.idempotence": True,  # a retry neither doubles nor reorders what was sent
     "acks": "all",
     "compression.type": "lz4",
     "linger.ms": 20,
     "batch.size": 1_000_000,
-    "message.max.bytes": 50_000_000,  # the broker says what is too large, not this client
+    "message.max.bytes": MOST_BYTES,
     "queue.buffering.max.messages": 200_000,
     "message.timeout.ms": 60_000,
 }
@@ -81,7 +85,7 @@ def produce(
         # Also when the records' source fails, or somebody stops it: what was handed over is on its way.
         producer.flush()
         if isinstance(error, KeyboardInterrupt):
-            raise KeyboardInterrupt(f"{report.delivered:,} records were delivered to {kafka.topic}.") from None
+            raise KeyboardInterrupt(f"{plural(report.delivered, 'record was', 'records were')} delivered to {kafka.topic}.") from None
         raise
     report.failed = len(errors)
     report.seconds = time.monotonic() - start
@@ -106,6 +110,25 @@ def _send(producer: Producer, topic: str, record: Record, errors: list[KafkaErro
         except KafkaException as refused:  # by the client itself, before anything is sent
             errors.append(refused.args[0])
     return False
+
+
+def lines_of(file: BinaryIO, name: str, before: str = "") -> Iterator[bytes]:
+    """The lines of a file or pipe, at most `MOST_BYTES` of it at a time.
+
+    Raises `UsageError` naming it and the line that is longer or cannot be read; `before` says what became of the lines before that.
+    """
+    number = 1
+    try:
+        while line := file.readline(MOST_BYTES + 1):
+            if len(line) > MOST_BYTES:
+                raise UsageError(
+                    f"--file {name}: line {number:,} has more than {MOST_BYTES:,} bytes, too many for a record.{before} "
+                    "Write one JSON object a line."
+                )
+            yield line
+            number += 1
+    except OSError as error:
+        raise UsageError(f"--file {name}: line {number:,} cannot be read: {error.strerror}.{before}") from None
 
 
 class LineRecords:

@@ -5,10 +5,13 @@ after, so that a replay which ends between the two is finished by the next.
 """
 
 import re
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from difflib import get_close_matches
 
-from pyspark.sql import Column, SparkSession
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
 
 from streaming_pipeline import silver, tables
 from streaming_pipeline.contract import load_contract
@@ -20,6 +23,7 @@ from streaming_pipeline.settings import Settings, parse_period
 
 _RESOLVED_IN = ("silver_events", "duplicate_events")
 _REASON = re.compile(r"[a-z_0-9]+(:[A-Za-z][A-Za-z0-9_]*)?")
+_MOST_NAMED = 10
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,17 @@ class Choice:
         return " AND ".join(chosen)
 
 
+def check_reason(reason: str, known: Collection[str]) -> None:
+    """Raise `UsageError`, with what was probably meant, for a reason (`code:field`, or a code) that is none of those known."""
+    codes = {one.partition(":")[0] for one in known}
+    if reason in codes or reason in known:
+        return
+    near = get_close_matches(reason, sorted({*known, *codes}), 3, 0.5)
+    there = f"the reasons there are: {', '.join(sorted(known)[:_MOST_NAMED])}." if known else "nothing was ever rejected."
+    meant = f"did you mean {' or '.join(near)}?" if near else there
+    raise UsageError(f"No record was rejected for {reason!r}: {meant}")
+
+
 @dataclass(frozen=True)
 class Replayed:
     """What became of the chosen records, or would become of them in a dry run: events, re-deliveries, still rejected."""
@@ -58,26 +73,33 @@ class Replayed:
     duplicates: int
     rejected: int
     dry_run: bool
+    reasons: Mapping[str, int] = field(default_factory=dict)
+    """Why records are still rejected, and how many; a record may have several reasons."""
     steps: tuple[Step, ...] = field(default=(), repr=False, compare=False)
 
     @property
     def note(self) -> str:
         """The same in a sentence."""
         would = "would be " if self.dry_run else ""
-        return f"{would}events {self.records:,}, {would}duplicates {self.duplicates:,}, still rejected {self.rejected:,}"
+        named = [f"{reason} {count:,}" for reason, count in list(self.reasons.items())[:_MOST_NAMED]]
+        why = f" ({', '.join([*named, *(['…'] if len(self.reasons) > _MOST_NAMED else [])])})" if named else ""
+        return f"{would}events {self.records:,}, {would}duplicates {self.duplicates:,}, still rejected {self.rejected:,}{why}"
 
 
 def replay_quarantine(spark: SparkSession, settings: Settings, choice: Choice, dry_run: bool = False) -> Replayed:
     """Judge the chosen records by the contract as it is now; those that keep it become events of silver, or re-deliveries.
 
-    Must not run beside the main job. A dry run writes nothing.
+    Must not run beside the main job. A dry run writes nothing. Raises `UsageError` for a reason for which nothing was ever rejected.
     """
     contract = load_contract(settings.contract_path)
     check_patterns(spark, contract, settings.contract_path)
     tables.create_missing(spark, settings, tables.record_tables(contract))
-    chosen = spark.table(settings.table("quarantined_events")).where(choice.sql())
+    quarantined = spark.table(settings.table("quarantined_events"))
+    chosen = quarantined.where(choice.sql())
     within = covering(chosen)
     if within is None:
+        if choice.reason:
+            check_reason(choice.reason, [row[0] for row in quarantined.select(F.explode("reasons")).distinct().collect()])
         return Replayed(0, 0, 0, dry_run)
     judged = silver.judged_again(leave_out_any(chosen, silver.placed(spark, settings, within, _RESOLVED_IN)), contract)
     batch = silver.extent(judged, contract)
@@ -90,9 +112,16 @@ def replay_quarantine(spark: SparkSession, settings: Settings, choice: Choice, d
             events = batch.valid - duplicates
         else:
             duplicates, events = silver.write_valid(settings, contract, valid, repeats, within)
+    reasons = _reasons(judged) if batch.rejected else {}
     if not dry_run:
         _resolve(spark, settings, within)
-    return Replayed(events, duplicates, batch.rejected, dry_run, collect_steps(settings.run_dir, silver.STEPS))
+    return Replayed(events, duplicates, batch.rejected, dry_run, reasons, collect_steps(settings.run_dir, silver.STEPS))
+
+
+def _reasons(judged: DataFrame) -> dict[str, int]:
+    """Reason → records that are rejected for it, the most frequent first."""
+    counted = judged.select(F.explode("reasons").alias("reason")).groupBy("reason").count()
+    return {row["reason"]: row["count"] for row in counted.orderBy(F.col("count").desc(), "reason").collect()}
 
 
 def _resolve(spark: SparkSession, settings: Settings, within: Column) -> None:

@@ -12,6 +12,7 @@ from streaming_pipeline.errors import UsageError
 from streaming_pipeline.model import inputs
 from streaming_pipeline.model.registry import load_champion, load_version
 from streaming_pipeline.settings import Settings, parse_period
+from streaming_pipeline.wording import plural
 
 
 @dataclass(frozen=True)
@@ -56,10 +57,10 @@ class Rescored:
     def note(self) -> str:
         """The same in a sentence."""
         if not self.records:
-            return "gold has no event of that period"
+            return "gold has no event in that period"
         return (
-            f"scored by version {self.version}: {self.flagged:,} flagged, before {self.flagged_before:,}; "
-            f"the scores before are in VERSION AS OF {self.table_version}"
+            f"version {self.version} scored {plural(self.records, 'event')}: {self.flagged:,} flagged, {self.flagged_before:,} before; "
+            f"the old scores are in VERSION AS OF {self.table_version}"
         )
 
 

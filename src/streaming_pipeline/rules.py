@@ -14,9 +14,11 @@ A rejected record carries every reason, as `code:field` (or a code alone where t
 | `no_zone:f` | a timestamp without an ISO-8601 zone: `Z`, `+01:00`, `+0100` or `+01` |
 | `out_of_range:f` | below the minimum, above the maximum, or too far ahead of Kafka's clock |
 | `not_allowed:f` | none of the valid values |
-| `wrong_length:f`, `wrong_pattern:f` | a text that breaks its length or pattern; more than 1,000 characters match none |
+| `wrong_length:f` | a text that breaks its length |
+| `wrong_pattern:f` | one of a right length that breaks its pattern; more than 1,000 characters match none |
 """
 
+import secrets
 from functools import reduce
 from operator import or_
 from typing import Any
@@ -26,11 +28,14 @@ from pyspark.errors import PySparkException
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from streaming_pipeline.contract import Contract, Field
+from streaming_pipeline.contract import LONGEST_MATCHED, Contract, Field
 from streaming_pipeline.errors import UsageError
 
-_LONGEST_MATCHED = 1_000
-"""Characters of a text that is held against a pattern: Java's expressions recurse, and a longer one could end the whole process."""
+_STRICT = {"allowSingleQuotes": "false"}
+"""How payloads are parsed: as JSON has it."""
+
+_CONTROL = r"\x00-\x08\x0b\x0c\x0e-\x1f\x7f"
+"""Characters, as a class of a pattern has them, that Spark takes off the ends of a number like spaces, and that are none."""
 
 
 def judge(records: DataFrame, contract: Contract) -> DataFrame:
@@ -73,22 +78,23 @@ def _parse(records: DataFrame, contract: Contract) -> DataFrame:
     The payload is parsed inside a list with a mark behind it: alone, Spark's parser stops at the end of the first
     value and would let `{…} garbage` or two events in one payload pass as one. Step by step, so that Spark parses once a row.
     """
-    is_framed = (F.substring("raw_payload", 1, 1) == F.lit(b"\x00")) & (F.octet_length("raw_payload") > 5)
-    payload = F.when(is_framed, F.expr("substring(raw_payload, 6)")).otherwise(F.col("raw_payload"))
-    texts = records.withColumn("_text", F.try_validate_utf8(payload.cast("string")))
-    mark = contract.fingerprint  # no payload holds it by chance
+    texts = records.withColumn("_text", payload_text())
+    # Made anew each time: a payload that knew it could close the list itself, and hide a second event behind the mark.
+    mark = secrets.token_hex(16)
     listed = F.concat(F.lit("["), "_text", F.lit(f',{{"_end": "{mark}"}}]'))
     fields = "".join(f"`{name}` string, " for name in contract.field_names)
-    lists = texts.withColumn("_list", F.from_json(listed, f"array<struct<{fields}`_end` string>>", {"allowSingleQuotes": "false"}))
+    lists = texts.withColumn("_list", F.from_json(listed, f"array<struct<{fields}`_end` string>>", _STRICT))
     is_one = (F.size("_list") == 2) & (F.get("_list", F.lit(1))["_end"] == mark)
     events = lists.withColumn("_event", F.when(is_one, F.get("_list", F.lit(0))))
-    is_json = F.try_parse_json(F.concat(F.lit('{"payload":'), "_text", F.lit(',"end":0}'))).isNotNull()
+    with_mark = F.concat(F.lit("["), "_text", F.lit(f',"{mark}"]'))
+    values = F.from_json(with_mark, "array<string>", {**_STRICT, "allowNonNumericNumbers": "false"})
+    is_json = (F.size(values) == 2) & (F.get(values, F.lit(1)) == mark)
     is_object = F.col("_event").isNotNull()
     error = (
         F.when(is_object & _has_half_a_pair(F.col("_text")), F.lit("not_unicode"))
         .when(is_object, F.lit(None).cast("string"))
         .when(F.col("raw_payload").isNull(), F.lit("null_payload"))
-        .when(_is_otherwise_framed(is_framed), F.lit("unsupported_framing"))
+        .when(_is_otherwise_framed(), F.lit("unsupported_framing"))
         .when(F.col("_text").isNull(), F.lit("not_utf8"))
         .when(F.col("_text").rlike(r"\A\s*\z"), F.lit("empty_payload"))
         .when(is_json, F.lit("not_an_object"))
@@ -106,12 +112,23 @@ def _parse(records: DataFrame, contract: Contract) -> DataFrame:
     )
 
 
-def _is_otherwise_framed(is_framed: Column) -> Column:
+def _is_framed() -> Column:
+    """Whether a payload begins as a schema registry's serialiser has it: a zero byte, and four of the schema's id."""
+    return (F.substring("raw_payload", 1, 1) == F.lit(b"\x00")) & (F.octet_length("raw_payload") > 5)
+
+
+def payload_text() -> Column:
+    """The payload without a schema registry's frame as a text; NULL where it is not UTF-8."""
+    payload = F.when(_is_framed(), F.expr("substring(raw_payload, 6)")).otherwise(F.col("raw_payload"))
+    return F.try_validate_utf8(payload.cast("string"))
+
+
+def _is_otherwise_framed() -> Column:
     """Whether a payload that is no JSON begins like that of a serialiser: a schema registry's (zero byte and schema id) around
     something else than an object, AWS Glue's (03 00 or 03 05, and a UUID), Avro's single object (C3 01) or file ("Obj" 01)."""
     starts = lambda *beginnings: F.substring("raw_payload", 1, len(beginnings[0])).isin(*beginnings)  # noqa: E731
-    around_another = is_framed & ~F.ltrim("_text").startswith("{")
-    return F.coalesce(around_another, is_framed) | starts(b"\x03\x00", b"\x03\x05", b"\xc3\x01") | starts(b"Obj\x01")
+    around_another = _is_framed() & ~F.ltrim("_text").startswith("{")
+    return F.coalesce(around_another, _is_framed()) | starts(b"\x03\x00", b"\x03\x05", b"\xc3\x01") | starts(b"Obj\x01")
 
 
 def _has_half_a_pair(text: Column) -> Column:
@@ -128,13 +145,16 @@ def _rules(field: Field, contract: Contract) -> list[tuple[str, Column]]:
         rules.append((f"missing:{name}", text.isNull()))
     unreadable = text.isNotNull() & typed.isNull()
     if field.logical_type == "string":
-        # A value of a list of allowed texts needs no such care.
-        rules.append((f"wrong_type:{name}", _is_nested(text) if field.valid_values else _is_nested(text) | _was_a_double(text)))
+        rules.append((f"wrong_type:{name}", _is_no_text(field)))
         if field.min_length is not None or field.max_length is not None:
             length = F.length(text)
             rules.append((f"wrong_length:{name}", (length < (field.min_length or 0)) | (length > (field.max_length or 2**31 - 1))))
         if field.pattern is not None:
-            rules.append((f"wrong_pattern:{name}", (F.length(text) > _LONGEST_MATCHED) | ~text.rlike(_whole(field.pattern))))
+            length = F.length(text)
+            is_other = F.when(length <= field.longest_matched, ~text.rlike(_whole(field.pattern)))
+            # Above a maxLength of fewer characters it has a reason already.
+            is_too_long = field.max_length is None or field.max_length > LONGEST_MATCHED
+            rules.append((f"wrong_pattern:{name}", is_other.when(length > LONGEST_MATCHED, is_too_long)))
     elif field.logical_type == "number":
         infinite = typed.isin(float("inf"), float("-inf"))
         named = unreadable & F.lower(_unquoted(text)).isin("nan", "+nan", "-nan")
@@ -179,12 +199,27 @@ def as_type(field: Field) -> Column:
     if field.logical_type == "number":
         typed = _unquoted(text).try_cast("double")
         # Spark reads Java's 1d, 1f and 0x1p3 as numbers too (inf ends like these); NaN is none.
-        is_javas = text.rlike(r"(?i)x|[df]\z") & (F.abs(typed) < float("inf"))
+        is_javas = text.rlike(rf"[xX{_CONTROL}]|[dDfF]\s*\z") & (F.abs(typed) < float("inf"))
         return F.when(~F.isnan(typed) & ~is_javas, typed)
+    typed = text.try_cast(field.spark_type)
+    if field.logical_type not in ("timestamp", "date"):
+        return F.when(~text.rlike(f"[{_CONTROL}]"), typed)
     # Spark would read a time without a date as one of today, and NZ as New Zealand's.
     dated = text.rlike(r"\A\d{4}-\d{2}-\d{2}(?!.*NZ\z)" if field.logical_type == "timestamp" else r"\A\d{4}-\d{2}-\d{2}\z")
-    typed = text.try_cast(field.spark_type)
-    return F.when(dated, typed) if field.logical_type in ("timestamp", "date") else typed
+    return F.when(dated, typed)
+
+
+def content_hash(contract: Contract) -> Column:
+    """The hash of a valid row's fields, from their texts: the same for the same content, however it is written."""
+    return F.sha2(F.to_json(F.struct(*[_plain(field).alias(field.name) for field in contract.fields])), 256)
+
+
+def _plain(field: Field) -> Column:
+    """A field's value as JSON tells each from every other."""
+    typed = as_type(field)
+    if field.logical_type == "timestamp":
+        return F.unix_micros(typed)  # of which JSON would have milliseconds
+    return typed + F.lit(0.0) if field.logical_type == "number" else typed  # -0 is 0
 
 
 def _unquoted(text: Column) -> Column:
@@ -192,15 +227,28 @@ def _unquoted(text: Column) -> Column:
     return F.when(text.startswith('"'), F.btrim(text, F.lit('"'))).otherwise(text)
 
 
-def _is_nested(text: Column) -> Column:
-    """Whether the field held an object or a list where a text is due: bronze's text is then itself one in JSON."""
-    return (text.startswith("{") | text.startswith("[")) & F.try_parse_json(text).isNotNull()
+def _is_no_text(field: Field) -> Column:
+    """Whether the payload has an object or a list where a text is due, or a bare number with a fraction or an exponent.
+
+    Spark hands both on as texts, and of such a number the double that it has made of it: two of them may have become one. The few
+    texts that look so are looked up in the payload, where `"[1]"` and `"1.10"` in quotes are texts like others.
+    """
+    text = F.col(f"`{field.name}`")
+    looks_so = text.startswith("{") | text.startswith("[")
+    if not field.valid_values:  # a value of a list of allowed texts needs no such care
+        looks_so |= text.rlike(r'\A(?:-?\d+\.\d+(?:E-?\d+)?|"-?(?:Infinity|NaN)")\z')
+    return looks_so & ~json_type(payload_text(), field.name).eqNullSafe("string")
 
 
-def _was_a_double(text: Column) -> Column:
-    """Whether the field held a bare number that Spark's parser has made a double of: two of these may have become one text."""
-    looks_so = text.rlike(r'\A(?:-?\d+\.\d+(?:E-?\d+)?|"-?(?:Infinity|NaN)")\z')
-    return looks_so & ~F.col("raw_payload").cast("string").contains(F.concat(F.lit('"'), text, F.lit('"')))
+def json_type(payload: Column, name: str) -> Column:
+    """The JSON type of a field's value in a payload: object, array, number, boolean or string; NULL where it has no value.
+
+    The payload is read with each type in turn. Spark's functions for variants would name the type directly, but they recurse into
+    nested values. Spark's parser allows a thousand levels; at that depth they can overflow Java's stack, which ends the process.
+    """
+    types = {"map<string,string>": "object", "array<string>": "array", "double": "number", "boolean": "boolean", "string": "string"}
+    read = {spark_type: F.from_json(payload, f"`{name}` {spark_type}", _STRICT)[name] for spark_type in types}
+    return F.coalesce(*[F.when(value.isNotNull(), F.lit(types[spark_type])) for spark_type, value in read.items()])
 
 
 def _bound(field: Field, value: Any) -> Column:

@@ -5,7 +5,7 @@ import os
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +17,7 @@ from pyspark.sql import functions as F
 from streaming_pipeline import tables
 from streaming_pipeline.at_once import at_once
 from streaming_pipeline.errors import PipelineError, UsageError, storage_fault
+from streaming_pipeline.json_files import UNREADABLE, Damaged, read_json, set_aside
 from streaming_pipeline.prices import load_prices
 from streaming_pipeline.settings import Settings
 
@@ -50,15 +51,33 @@ def timed_step(run_dir: str, task: str) -> Iterator[Step]:
 
 
 def collect_steps(run_dir: str, tasks: tuple[str, ...]) -> tuple[Step, ...]:
-    """The steps of these names that the run's folder holds, oldest first, also those of an attempt that failed; their files go."""
+    """The steps of these names that the run's folder holds, oldest first, also those of an attempt that failed; their files go.
+
+    A file that cannot be read is set aside and printed: its figures are missing from what the stage says it has done.
+    """
     steps = []
     for task in tasks:
-        for file in Path(run_dir, "steps").glob(f"{task}.*.json"):
-            with suppress(json.JSONDecodeError):  # half a file, of a process that was killed while it wrote
-                fields: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-                steps.append(Step(**{**fields, "run_time": datetime.fromisoformat(fields["run_time"])}))
-            file.unlink()
+        for file in sorted(Path(run_dir, "steps").glob(f"{task}.*.json")):
+            try:
+                steps.append(_step(read_json(file)))
+                file.unlink()
+            except FileNotFoundError:
+                continue
+            except Damaged as damage:
+                print(f"{set_aside(file, str(damage))} What this step wrote is in the tables, and missing from the figures of this run.")
     return tuple(sorted(steps, key=lambda step: step.run_time))
+
+
+def _step(held: Any) -> Step:
+    """What `timed_step` wrote; raises `Damaged`."""
+    try:
+        step = Step(**{**held, "run_time": datetime.fromisoformat(held["run_time"]).astimezone(UTC)})
+        is_step = isinstance(step.task, str) and isinstance(step.elapsed_seconds, int | float)
+        if is_step and (step.records is None or type(step.records) is int):
+            return step
+    except UNREADABLE:
+        pass
+    raise Damaged("it is no timed step")
 
 
 _held: dict[str, list[dict[str, Any]]] | None = None
@@ -127,7 +146,7 @@ def run_task(name: str, stage: Callable[[SparkSession, Settings], Result], spark
             print(f"cluster_logs could not be written: {type(second).__name__}")
         if not isinstance(error, PipelineError) and (fault := storage_fault(error)):
             raise PipelineError(
-                f"{name} could not write ({fault}): make room, or mend the folder, and run again. The tables hold nothing half-written."
+                f"{name} could not write ({fault}): make room, or fix the folder, and run again. The tables hold nothing half-written."
             ) from error
         raise
     records = getattr(result, "records", result)

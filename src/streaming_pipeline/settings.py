@@ -5,6 +5,7 @@ the same widgets, and the secrets come from `.env`. Everything behind this door 
 """
 
 import json
+import os
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields
@@ -47,7 +48,7 @@ _OUR_OPTION = re.compile(
 SERVICE_CREDENTIAL = "databricks.serviceCredential"
 """The source option that makes Databricks log in for us; only Spark can use such a connection."""
 _PROTOCOLS = ("SSL", "SASL_SSL")
-_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
+_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,249}")  # a folder's name has at most 255 characters
 _TOPIC = re.compile(r"(?!\.{1,2}\Z)[A-Za-z0-9._-]{1,249}")
 _RUN_ID = re.compile(r"(?!.*\.\.)[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}")
 _URI = re.compile(r"\w{2,}:")  # Spark would read dbfs:/ and s3:/, and Python take them for names of folders
@@ -130,6 +131,8 @@ class Settings:
     freshness_limit_seconds: int = 7200
     window_minutes: int = 60
     baseline_windows: int = 72
+    rejected_limit_pct: float = 5.0
+    repeated_limit_pct: float = 20.0
     model_name: str = "iforest_silver_anomaly_detector"
     experiment: str = "/Shared/streaming-pipeline"
     features: tuple[str, ...] = ()
@@ -172,7 +175,7 @@ class Settings:
                 raise UsageError(f"Parameter {name!r} is {getattr(self, name)!r}: give a path, such as /Volumes/main/streaming/{volume}.")
         for name in ("catalog", "schema", "model_name"):
             if not _IDENTIFIER.fullmatch(getattr(self, name)):
-                raise UsageError(f"Parameter {name!r} is {getattr(self, name)!r}: use letters, digits, '_' and '-' only.")
+                raise UsageError(f"Parameter {name!r} is {getattr(self, name)!r}: use letters, digits, '_' and '-' only, 250 at most.")
         if not _RUN_ID.fullmatch(self.run_id):
             raise UsageError(
                 f"Parameter 'run_id' is {self.run_id!r}, but names a folder: use letters, digits, '_', '-' and '.', and no '..'."
@@ -188,6 +191,9 @@ class Settings:
             raise UsageError(f"Parameter 'window_minutes' is {self.window_minutes}: it must be 5 to 1440 and divide a day (1440) evenly.")
         if not 1 <= self.baseline_windows <= 10_000:
             raise UsageError(f"Parameter 'baseline_windows' is {self.baseline_windows}: it must be 1 to 10000.")
+        for name in ("rejected_limit_pct", "repeated_limit_pct"):
+            if not 0 <= getattr(self, name) <= 100:
+                raise UsageError(f"Parameter {name!r} is {getattr(self, name)}: it must be 0 to 100 (per cent).")
         if not 0 < self.contamination <= 0.5:
             raise UsageError(f"Parameter 'contamination' is {self.contamination}: it must be above 0 and at most 0.5.")
         for name in self.features:
@@ -198,20 +204,25 @@ class Settings:
         """The table's three-level name, quoted for SQL."""
         return f"`{self.catalog}`.`{self.schema}`.`{name}`"
 
+    def config_file(self, name: str) -> str:
+        """The file of that name: `config_dir` may be several folders, a line each, of which the first that has it counts."""
+        folders = [folder.rstrip("/") for folder in self.config_dir.split("\n")]
+        return f"{next((folder for folder in folders if os.path.lexists(f'{folder}/{name}')), folders[-1])}/{name}"
+
     @property
     def contract_path(self) -> str:
         """The file of the event contract."""
-        return f"{self.config_dir.rstrip('/')}/event_contract.yml"
+        return self.config_file("event_contract.yml")
 
     @property
     def alert_rules_path(self) -> str:
         """The file of the alert rules."""
-        return f"{self.config_dir.rstrip('/')}/alert_rules.yml"
+        return self.config_file("alert_rules.yml")
 
     @property
     def prices_path(self) -> str:
         """The price list of machines."""
-        return f"{self.config_dir.rstrip('/')}/prices.yml"
+        return self.config_file("prices.yml")
 
     @property
     def model_full_name(self) -> str:
@@ -290,7 +301,7 @@ def parse_time(name: str, text: str) -> datetime | None:
     try:
         time = datetime.fromisoformat(text.strip())
         return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
-    except ValueError:
+    except (ValueError, OverflowError):  # the latter behind an end of the calendar, once it is UTC
         raise UsageError(f"Parameter {name!r} is {text!r}: it must be a time such as 2026-03-01T00:00:00Z.") from None
 
 

@@ -10,8 +10,9 @@ where the frame that a stream hands to `foreachBatch` would be read whole by eac
 
 import io
 import json
+import shutil
 from collections.abc import Sequence
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import partial, reduce
@@ -24,15 +25,22 @@ from pyspark.sql import functions as F
 from streaming_pipeline import tables
 from streaming_pipeline.at_once import at_once
 from streaming_pipeline.contract import Contract, Field, load_contract, parse_contract
-from streaming_pipeline.coordinates import KEY, covering, leave_out
-from streaming_pipeline.rules import as_type, check_patterns, judge
+from streaming_pipeline.coordinates import KEY, covering, leave_out, lies_within
+from streaming_pipeline.errors import PipelineError, UsageError
+from streaming_pipeline.json_files import Damaged, read_json
+from streaming_pipeline.rules import as_type, check_patterns, content_hash, judge
 from streaming_pipeline.run_log import Step, collect_steps, timed_step
 from streaming_pipeline.settings import Settings
-from streaming_pipeline.streams import READ_AGAIN, is_new, keys_of, run_available_now
+from streaming_pipeline.streams import take_new_keys
+from streaming_pipeline.wording import plural
 
 PLAN_FILE = "silver_plan.txt"
 STEPS = ("silver_extent", "quarantine_write", "duplicates_write", "silver_write")
 """The timed steps of a batch."""
+_MOST_AT_HAND = 50_000
+"""So many repetitions of a batch are kept in memory."""
+_SPAN = 100_000
+"""Offsets in about one file of bronze."""
 _ORDER = ("kafka_timestamp", "topic", "topic_id", "partition", "offset")
 """Which of two records of one batch came first."""
 
@@ -126,7 +134,7 @@ def rejected(bronze: DataFrame) -> DataFrame:
 
 
 def repetitions(valid: DataFrame, silver: DataFrame, contract: Contract, window_days: int) -> DataFrame:
-    """Valid rows of bronze that repeat an event → rows of `duplicate_events`.
+    """Valid rows of bronze that repeat an event → their keys, each with the `event_id` and the key of the event (`kept`).
 
     A row repeats an event if `silver`, or an earlier row of the batch that is no repetition itself, has its id within
     `window_days` of its date. `silver` must not hold rows of `valid` themselves.
@@ -147,9 +155,11 @@ def repetitions(valid: DataFrame, silver: DataFrame, contract: Contract, window_
         .withColumn("first", F.min("row").over(Window.partitionBy("event_id", "event_date")))
         .withColumn("firsts", F.array_sort(F.collect_set("first").over(Window.partitionBy("event_id"))))
     )
-    return same_id.where((F.col("arriving") == 1) & ~F.array_contains(_kept(F.col("firsts"), window_days), F.col("row"))).select(
-        *tables.COORDINATE_NAMES, "event_id", F.current_timestamp().alias("processed_at")
-    )
+    judged = same_id.withColumn("kept", _kept(F.col("firsts"), window_days))
+    repeated = judged.where((F.col("arriving") == 1) & ~F.array_contains("kept", F.col("row")))
+    # There is one: else the row itself would have been kept.
+    first_near = F.get(F.filter("kept", lambda kept: _is_near(kept, F.col("row"), window_days)), F.lit(0))
+    return repeated.select(*tables.COORDINATE_NAMES, "event_id", F.struct(*[first_near[name].alias(name) for name in KEY]).alias("kept"))
 
 
 def _kept(rows: Column, window_days: int) -> Column:
@@ -157,10 +167,42 @@ def _kept(rows: Column, window_days: int) -> Column:
     kept before."""
 
     def keep_or_not(kept: Column, row: Column) -> Column:
-        near = F.exists(kept, lambda other: F.abs(F.date_diff(other["event_date"], row["event_date"])) <= window_days)
+        near = F.exists(kept, lambda other: _is_near(other, row, window_days))
         return F.when((row["arriving"] == 1) & near, kept).otherwise(F.array_append(kept, row))
 
     return F.aggregate(rows, F.filter(rows, lambda row: F.lit(False)), keep_or_not)
+
+
+def _is_near(row: Column, other: Column, window_days: int) -> Column:
+    return F.abs(F.date_diff(row["event_date"], other["event_date"])) <= window_days
+
+
+def compared(repeats: DataFrame, bronze: DataFrame, contract: Contract, are_few: bool) -> DataFrame:
+    """What `repetitions` found, of which `bronze` has the records → rows of `duplicate_events`.
+
+    Both records, that of the repetition and that of the event kept, are read again as this contract types them: other white space, another
+    order of fields, 7 for "7", or a field that only a later contract has make no other content.
+    """
+    keys = repeats.select(*KEY).unionByName(repeats.select("kept.*"))
+    # An event may have come long before its repetition: not all that lies between the two is to be read.
+    parts = keys.groupBy("topic_id", "partition", F.floor(F.col("offset") / _SPAN))
+    spans = parts.agg(F.min("offset").alias("first"), F.max("offset").alias("last")).select("topic_id", "partition", "first", "last")
+    records = bronze.where(lies_within(map(tuple, spans.collect())))
+    if are_few:  # otherwise they are most of what is read
+        records = records.join(keys, on=KEY, how="left_semi")
+    hashed = judged_again(records, contract).select(*KEY, content_hash(contract).alias("payload_hash"))
+    of_kept = hashed.select(F.struct(*KEY).alias("kept"), F.col("payload_hash").alias("kept_hash"))
+    return (
+        repeats.join(hashed, on=KEY, how="left")
+        .join(of_kept, on="kept", how="left")
+        .select(
+            *tables.COORDINATE_NAMES,
+            "event_id",
+            (F.col("payload_hash") != F.col("kept_hash")).alias("is_conflict"),
+            "payload_hash",
+            F.current_timestamp().alias("processed_at"),
+        )
+    )
 
 
 def events(valid: DataFrame, contract: Contract) -> DataFrame:
@@ -179,8 +221,12 @@ def write_batch(keys: DataFrame, batch_id: int, settings: Settings, contract: Co
     """Write one micro-batch of bronze, of which `keys` has the keys, to the three tables."""
     spark = keys.sparkSession
     table = lambda name: spark.table(settings.table(name))  # noqa: E731
-    pinned = pinned_contract(checkpoint, batch_id)
-    contract = parse_contract(pinned) if pinned else contract
+    damage = None
+    try:
+        pinned = pinned_contract(checkpoint, batch_id)
+        contract = parse_contract(pinned) if pinned else contract
+    except (Damaged, UsageError) as error:
+        damage = str(error)
     with timed_step(settings.run_dir, "silver_extent") as step:
         within = covering(keys)
         if within is None:
@@ -191,6 +237,8 @@ def write_batch(keys: DataFrame, batch_id: int, settings: Settings, contract: Co
             bronze = judged_again(bronze, contract)
             batch = extent(bronze, contract)
         step.records = batch.valid + batch.rejected
+    if damage and not is_first_time:
+        _check_lost_pin(spark, settings, within, contract, _pin(checkpoint, batch_id), damage)
     # The contract has now been through all rows: one that Spark cannot work with must not be what later attempts are held to.
     pin_contract(checkpoint, batch_id, contract.text)
 
@@ -218,13 +266,26 @@ def repeated(spark: SparkSession, settings: Settings, contract: Contract, valid:
 def write_valid(settings: Settings, contract: Contract, valid: DataFrame, repeats: DataFrame, within: Column) -> tuple[int, int]:
     """Write the re-deliveries among the valid rows, and then what they left over as events; returns how many of each."""
     with timed_step(settings.run_dir, "duplicates_write") as step:
-        duplicates = step.records = tables.append(settings, "duplicate_events", repeats)
+        duplicates = step.records = _write_repeats(settings, contract, repeats)
     held = valid.sparkSession.table(settings.table("duplicate_events")).where(within)
     deduped = events(leave_out(valid, held), contract)
     _keep_plan(deduped, Path(settings.run_dir, PLAN_FILE))
     with timed_step(settings.run_dir, "silver_write") as step:
         step.records = tables.append(settings, "silver_events", deduped)
     return duplicates, step.records
+
+
+def _write_repeats(settings: Settings, contract: Contract, repeats: DataFrame) -> int:
+    """Write what `repetitions` found; returns how many."""
+    spark = repeats.sparkSession
+    # Usually none, or few: then they are found once, where each step would find them anew.
+    found = repeats.limit(_MOST_AT_HAND + 1).toArrow()
+    if not found.num_rows:
+        return 0
+    are_few = found.num_rows <= _MOST_AT_HAND
+    rows = spark.createDataFrame(found, repeats.schema) if are_few else repeats
+    bronze = spark.table(settings.table("bronze_events"))
+    return tables.append(settings, "duplicate_events", compared(rows, bronze, contract, are_few))
 
 
 def cleanse_bronze_to_silver(spark: SparkSession, settings: Settings) -> SilverCounts:
@@ -236,21 +297,24 @@ def cleanse_bronze_to_silver(spark: SparkSession, settings: Settings) -> SilverC
     Path(settings.run_dir, PLAN_FILE).unlink(missing_ok=True)  # of an earlier run by hand, which all have one name
     # Without the secrets: what a batch closes over travels to where it runs.
     write = partial(write_batch, settings=replace(settings, secrets={}), contract=contract, checkpoint=checkpoint)
-    read_again = is_new(checkpoint) and tables.row_count(spark, settings, "silver_events") > 0
-    keys = keys_of(spark, settings.table("bronze_events"))
-    run_available_now(keys.writeStream.foreachBatch(write), "silver", checkpoint)
+    note = take_new_keys(spark, settings.table("bronze_events"), settings.table("silver_events"), write, "silver", checkpoint)
     steps = collect_steps(settings.run_dir, STEPS)
     written = {task: sum(step.records or 0 for step in steps if step.task == task) for task in STEPS}
-    note = READ_AGAIN if read_again else ""
-    return SilverCounts(written["silver_write"], written["quarantine_write"], written["duplicates_write"], note, steps)
+    counts = [written[task] for task in ("silver_write", "quarantine_write", "duplicates_write")]
+    events, rejected, repeated = counts
+    said = f"{plural(events, 'event')}, {rejected:,} rejected, {repeated:,} repeated"
+    return SilverCounts(*counts, "; ".join(filter(None, (said, note))), steps)
 
 
 def pinned_contract(checkpoint: str, batch_id: int) -> str | None:
-    """The contract by which an earlier attempt at the batch was judged, if one has come that far."""
+    """The contract by which an earlier attempt at the batch was judged, if one has come that far. Raises `Damaged`."""
     try:
-        return json.loads(_pin(checkpoint, batch_id).read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):
-        return None  # none, or half of one: then nothing has been written by it yet
+        text = read_json(_pin(checkpoint, batch_id))
+    except FileNotFoundError:
+        return None
+    if not isinstance(text, str):
+        raise Damaged("it is no contract")
+    return text
 
 
 def pin_contract(checkpoint: str, batch_id: int, text: str) -> None:
@@ -259,12 +323,25 @@ def pin_contract(checkpoint: str, batch_id: int, text: str) -> None:
     Kept with the checkpoint, before the batch's first write. Written in place: volumes do not know how to rename.
     """
     pin = _pin(checkpoint, batch_id)
-    if pinned_contract(checkpoint, batch_id) == text:
-        return
+    with suppress(Damaged):
+        if pinned_contract(checkpoint, batch_id) == text:
+            return
     pin.parent.mkdir(parents=True, exist_ok=True)
     for old in pin.parent.iterdir():
-        old.unlink()
+        shutil.rmtree(old) if old.is_dir() else old.unlink()
     pin.write_text(json.dumps(text), encoding="utf-8")
+
+
+def _check_lost_pin(spark: SparkSession, settings: Settings, within: Column, contract: Contract, pin: Path, why: str) -> None:
+    """Raise `PipelineError` unless what the tables hold of a batch, whose pin is damaged, was written by this contract."""
+    read = lambda name: spark.table(settings.table(name)).where(within).select("contract_fingerprint")  # noqa: E731
+    written = {row[0] for row in read("silver_events").unionAll(read("quarantined_events")).distinct().collect()}
+    if written != {contract.fingerprint}:
+        raise PipelineError(
+            f"{pin} is damaged ({why}). It said by which contract its batch was begun. Some records of the batch are placed already, and "
+            "the tables do not say that it was by the contract of today. Put the contract of that time into "
+            f"{settings.contract_path} and run once, or delete the file: then the rest of the batch is judged by the contract of today."
+        )
 
 
 def _pin(checkpoint: str, batch_id: int) -> Path:

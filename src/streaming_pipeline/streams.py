@@ -3,6 +3,8 @@
 import json
 import re
 import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,41 +12,90 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.streaming.readwriter import DataStreamWriter
 
 from streaming_pipeline.coordinates import KEY
-from streaming_pipeline.errors import PipelineError
+from streaming_pipeline.errors import PipelineError, damaged_table
 
 _SPARK_55271 = 'because the return value of "scala.Option.get()" is null'
 """How Spark 4.1's Kafka source fails after the batch that an interrupted run had planned: done and put down, but without numbers to
 report. The next start goes on behind it."""
 
-_TABLE_CHANGED = {
+_CANNOT_GO_ON = {
     # Java's FileNotFoundException would tell of a full disk as well.
-    "FILE_NOT_EXIST|DELTA_FILE_NOT_FOUND": "files that it had not read yet were taken away, as VACUUM does a week after an OPTIMIZE. "
-    "Their rows are in other files now",
-    "DIFFERENT_DELTA_TABLE_READ": "the table that it reads was dropped and made anew",
+    "FILE_NOT_EXIST|DELTA_FILE_NOT_FOUND": "files that it had not read yet were taken away, as VACUUM does a week after an OPTIMIZE; "
+    "their rows are in other files now",
+    "DIFFERENT_DELTA_TABLE_READ": "the table that it reads was dropped and recreated",
+    "TRAILING_COMMIT_MISSING": "the table that it reads was put back to an earlier state",
+    "Checksum error: file:{checkpoint}/": "a file of its checkpoint was changed",
 }
-"""How Spark and Delta tell of a table that is not what a stream has begun to read, and what that means."""
+"""How Spark and Delta tell that a stream cannot go on from its checkpoint, and what that means."""
+
+READ_AGAIN = "all was read again, and what the table holds left out"
+"""What a stage says of a stream that could not go on from its checkpoint."""
+
+Offsets = dict[int, int]
+"""Partition → the next offset to read."""
 
 
-READ_AGAIN = "the checkpoint was gone: all was read again, and what the table holds left out"
-"""What a stage says of a stream that begins without its checkpoint and yet has a table with rows."""
+@dataclass(frozen=True)
+class Progress:
+    """How far a stream has come, by the files of its checkpoint."""
+
+    checkpoint: str
+    batch: int | None
+    """The last batch that is done; None before the first."""
+    is_planned: bool
+    """Whether a further batch was planned and is not done. The stream runs it again as it was planned."""
+
+    def kafka_offsets(self, batches_before: int = 0) -> Offsets:
+        """Where a Kafka stream goes on behind the last batch that is done, or so many batches before that."""
+        behind = -1 if self.batch is None else self.batch - batches_before
+        # Before the first batch is done: where it was to begin.
+        (partitions,) = _last_line(self.checkpoint, f"offsets/{behind}" if behind >= 0 else "sources/0/0").values()
+        return {int(partition): offset for partition, offset in partitions.items()}
 
 
-def is_new(checkpoint: str) -> bool:
-    """Whether a stream with this checkpoint would begin at the beginning."""
-    return not _batches(checkpoint, "offsets")
+class CheckpointError(PipelineError):
+    """A stream cannot go on from its checkpoint; without it, it can."""
 
 
-def read_until(checkpoint: str) -> dict[int, int] | None:
-    """Where a Kafka stream goes on: for each partition the offset behind the last batch that is done; None without a checkpoint.
+class DamagedCheckpoint(CheckpointError):
+    """A file of a checkpoint is missing or cannot be read, so that Spark would not go on where the stream ended."""
 
-    Raises `PipelineError` if Spark's files cannot be read.
+    def __init__(self, file: Path | str) -> None:
+        super().__init__(f"the checkpoint's file {file} was missing or damaged")
+
+
+def progress(checkpoint: str) -> Progress | None:
+    """How far the stream has come; None if it has never begun, or nothing of its checkpoint is left.
+
+    Raises `DamagedCheckpoint` unless each file is there that Spark needs to go on exactly behind the last batch that is done.
     """
-    if is_new(checkpoint):
+    planned, done = _batches(checkpoint, "offsets"), _batches(checkpoint, "commits")
+    if not planned and not done:
         return None
-    done = _batches(checkpoint, "commits")
-    # Before the first batch is done: where it was to begin.
-    (partitions,) = _last_line(checkpoint, f"offsets/{done[-1]}" if done else "sources/0/0").values()
-    return {int(partition): offset for partition, offset in partitions.items()}
+    newest, batch = max(planned, default=-1), max(done, default=None)
+    if newest not in (behind := {0} if batch is None else {batch, batch + 1}):
+        # Spark would take the batches between for done, or fail.
+        kind, missing = ("commits", newest - 1) if newest > max(behind) else ("offsets", max(done, default=0))
+        raise DamagedCheckpoint(Path(checkpoint, kind, str(missing)))
+    found = Progress(checkpoint, batch, is_planned=newest != batch)
+    for name in ("metadata", f"offsets/{newest}", *([] if batch is None else [f"offsets/{batch}", f"commits/{batch}"])):
+        _last_line(checkpoint, name)
+    return found
+
+
+def read_until(checkpoint: str) -> Offsets | None:
+    """Where a Kafka stream goes on: for each partition the offset behind the last batch that is done; None without a checkpoint."""
+    found = progress(checkpoint)
+    return found.kafka_offsets() if found else None
+
+
+def remove(checkpoint: str) -> None:
+    """Take a checkpoint away, so that its stream begins anew.
+
+    Also where only parts of the folder are left: Spark would number new batches like old ones.
+    """
+    if Path(checkpoint).exists():
+        shutil.rmtree(checkpoint)
 
 
 def _batches(checkpoint: str, kind: str) -> list[int]:
@@ -52,59 +103,72 @@ def _batches(checkpoint: str, kind: str) -> list[int]:
     return sorted(int(entry.name) for entry in folder.iterdir() if entry.name.isdigit()) if folder.is_dir() else []
 
 
-def _last_line(checkpoint: str, name: str) -> Any:
+def _last_line(checkpoint: str, name: str) -> dict[str, Any]:
     """What the last line of one of a checkpoint's files says."""
     file = Path(checkpoint, name)
     try:
-        return json.loads(file.read_text(encoding="utf-8", errors="replace").splitlines()[-1])
+        said = json.loads(file.read_text(encoding="utf-8", errors="replace").splitlines()[-1])
+        if isinstance(said, dict):
+            return said
     except (OSError, ValueError, IndexError):
-        raise PipelineError(
-            f"The checkpoint's file {file} is missing or damaged: remove the checkpoint folder {checkpoint} and run again. The stream "
-            "then goes on behind what its table holds, and adds nothing twice."
-        ) from None
+        pass
+    raise DamagedCheckpoint(file)
 
 
-def keys_of(spark: SparkSession, table: str) -> DataFrame:
-    """A stream of the keys of the rows that are appended to a table.
+def take_new_keys(spark: SparkSession, table: str, into: str, write: Callable[[DataFrame, int], None], name: str, checkpoint: str) -> str:
+    """Hand the keys of the rows that were appended to `table` to `write`, batch by batch, which brings them into the table `into`.
+
+    Returns why the stream read the whole table again, if it did: `write` must leave out what it has written before. It reads again
+    where it cannot go on from its checkpoint.
 
     A commit that takes rows away or changes them, as when a person's data must be deleted, is passed over instead of ending the
     stream for good; should it add rows too, monitoring finds them unaccounted for.
     """
-    return spark.readStream.option("skipChangeCommits", "true").table(table).select(*KEY)
+
+    def run() -> None:
+        keys = spark.readStream.option("skipChangeCommits", "true").table(table).select(*KEY)
+        run_available_now(keys.writeStream.foreachBatch(write), name, checkpoint)
+
+    try:
+        was_gone = progress(checkpoint) is None and not spark.table(into).isEmpty()
+        run()
+        return f"the checkpoint was gone: {READ_AGAIN}" if was_gone else ""
+    except CheckpointError as error:
+        remove(checkpoint)
+        try:
+            run()
+        except CheckpointError as again:  # without its checkpoint too: what is gone is a file of a table as it is now
+            raise damaged_table(again) or again from again
+        return f"{error}: {READ_AGAIN}"
 
 
-def run_available_now(writer: DataStreamWriter, name: str, checkpoint: str, into: str | None = None) -> None:
-    """Run a stream over what is there now, and wait for its end.
+def run_available_now(writer: DataStreamWriter, name: str, checkpoint: str) -> None:
+    """Run a stream with its own `foreachBatch` over what is there now, and wait for its end.
 
-    `into` names the table to append to; without it the writer has its own `foreachBatch`. A `PipelineError` of a batch comes out
-    as one again, since Spark wraps it in pages of stack; any other failure as Spark tells it.
+    A `PipelineError` of a batch comes out as one again, since Spark wraps it in pages of stack; any other failure as Spark tells it.
+    Raises `CheckpointError` if the stream can only begin anew.
     """
-    if is_new(checkpoint):
-        # What is left of a folder without its offsets would make Delta take new batches for old ones, whose numbers they have.
-        shutil.rmtree(checkpoint, ignore_errors=True)
-    for kind in ("offsets", "commits"):
-        for newest in _batches(checkpoint, kind)[-1:]:
-            _last_line(checkpoint, f"{kind}/{newest}")
+    if progress(checkpoint) is None:
+        remove(checkpoint)
     writer = writer.option("checkpointLocation", checkpoint).trigger(availableNow=True)
     try:
         try:
-            _run(writer, into)
+            _run(writer)
         except Exception as error:
             if _SPARK_55271 not in str(error):
                 raise
-            _run(writer, into)
+            _run(writer)
     except BaseException as error:
-        cause = _users_mistake(error)
-        for told, what in _TABLE_CHANGED.items():
-            if re.search(told, str(error)):
-                cause = f"{what}: remove the folder {checkpoint} and run again. All is read anew then, and nothing comes twice."
-        if cause:
+        for told, what in _CANNOT_GO_ON.items():
+            if re.search(told.replace("{checkpoint}", re.escape(checkpoint)), str(error)):
+                raise CheckpointError(f"The stream {name} could not go on, since {what}") from error
+        if cause := _users_mistake(error):
             raise PipelineError(f"The stream {name} failed: {cause}") from error
         raise
 
 
-def _run(writer: DataStreamWriter, into: str | None) -> None:
-    query = writer.toTable(into) if into else writer.start()
+def _run(writer: DataStreamWriter) -> None:
+    query = writer.start()
     try:
         query.awaitTermination()
     except BaseException:

@@ -82,7 +82,7 @@ def bronze_events(contract: Contract) -> Table:
             *contract_columns(contract, typed=False),
             ("event_date", "DATE", "UTC date of a valid event"),
             ("reasons", "ARRAY<STRING>", "why the contract rejects the record, as code or code:field; NULL if it does not"),
-            ("unknown_fields", "ARRAY<STRING>", "names of the payload that the contract lacks, at most 20; NULL if there are none"),
+            ("unknown_fields", "ARRAY<STRING>", "fields of the payload that the contract lacks, at most 20; NULL if there are none"),
             ("contract_fingerprint", "STRING", "the contract by which the payload was parsed and judged"),
             ("ingested_at", "TIMESTAMP", "when bronze wrote it"),
         ),
@@ -127,7 +127,22 @@ QUARANTINED_EVENTS = Table(
 DUPLICATE_EVENTS = Table(
     "duplicate_events",
     "record whose event silver already has",
-    (*COORDINATES, ("event_id", "STRING", "the event it repeats"), ("processed_at", "TIMESTAMP", "when silver found it")),
+    (
+        *COORDINATES,
+        ("event_id", "STRING", "the event it repeats"),
+        (
+            "is_conflict",
+            "BOOLEAN",
+            "its content differs from that of the event kept, as the contract types it; NULL: not compared, "
+            "since an earlier version wrote the row or bronze has lost one of the two",
+        ),
+        (
+            "payload_hash",
+            "STRING",
+            "SHA-256 of its fields as the contract types them: one content has one, however it is written",
+        ),
+        ("processed_at", "TIMESTAMP", "when silver found it"),
+    ),
     statistics_on=("topic_id", "partition", "offset", "processed_at"),
 )
 
@@ -160,23 +175,28 @@ MONITOR_LOGS = Table(
     "monitor_logs",
     "monitoring run and table",
     (
-        ("run_time", "TIMESTAMP", "when monitoring looked"),
-        ("look", "BIGINT", "number of the look; the rows that it wrote to other tables carry it too"),
+        ("run_time", "TIMESTAMP", "when monitoring ran"),
+        ("look", "BIGINT", "number of the monitoring run; the rows that it wrote to other tables carry it too"),
         ("run_id", "STRING", "the job run"),
-        ("table_name", "STRING", "the table looked at"),
-        ("records", "BIGINT", "rows that are new since the last look, also by replay or backfill"),
+        ("table_name", "STRING", "the table that was monitored"),
+        ("records", "BIGINT", "rows that are new since the last monitoring run, also by replay or backfill"),
         (
             "late_events",
             "BIGINT",
             "new events that reached Kafka more than late_after_seconds after they happened",
         ),
-        ("duplicate_events", "BIGINT", "re-deliveries found since the last look"),
-        ("quarantined_events", "BIGINT", "records rejected since the last look"),
-        ("unaccounted_records", "BIGINT", "bronze records that are not exactly one of silver, duplicate, open quarantine; 0"),
+        ("duplicate_events", "BIGINT", "re-deliveries found since the last monitoring run"),
+        ("conflicting_events", "BIGINT", "those of them whose content differs from that of the event kept"),
+        ("quarantined_events", "BIGINT", "records rejected since the last monitoring run"),
+        (
+            "unaccounted_records",
+            "BIGINT",
+            "records of bronze not in exactly one of silver, duplicates and open quarantine; must be 0",
+        ),
         (
             "lost_records",
             "BIGINT",
-            "records that Kafka holds between bronze's first and last and bronze does not; 0; NULL: not asked. "
+            "records that Kafka holds between bronze's first and last and bronze lacks; must be 0; NULL: not asked. "
             "In a row about bronze_events: records that expired unread, a loss that was accepted",
         ),
         ("latest_event_time", "TIMESTAMP", "event time of the newest event; of one dated ahead of Kafka's clock, its arrival"),
@@ -184,7 +204,7 @@ MONITOR_LOGS = Table(
         (
             "expected_freshness_seconds",
             "DOUBLE",
-            "after so long without arrivals a silence is unusual at this time of day, by the stream's own history; NULL: not known yet",
+            "a longer silence is unusual at this time of day, by the stream's own history; NULL: not known yet",
         ),
         ("lateness_p50_seconds", "DOUBLE", "median of kafka_timestamp - event time, new rows"),
         ("lateness_p95_seconds", "DOUBLE", "95 % quantile of the same"),
@@ -194,13 +214,19 @@ MONITOR_LOGS = Table(
             "MAP<STRING, BIGINT>",
             "fields of new payloads that the contract lacks -> records that have them (the 50 most frequent)",
         ),
-        ("kafka_lag_records", "BIGINT", "records on the topic that bronze does not have yet, asked of the broker; NULL: not asked"),
-        ("findings", "MAP<STRING, BIGINT>", "kind -> rows that the look added to anomaly_logs, and drift_metrics that are drift"),
-        ("figures", "MAP<STRING, DOUBLE>", "what is held against earlier looks: yield, lateness, throughput, shares flagged and strange"),
-        ("figures_of", "MAP<STRING, BIGINT>", "of how many records each figure is"),
-        ("status", "STRING", "Healthy, Unhealthy or Unknown"),
+        ("kafka_lag_records", "BIGINT", "records on the topic that bronze has not read yet, as the broker says; NULL: not asked"),
+        ("findings", "MAP<STRING, BIGINT>", "kind -> rows that the monitoring run added to anomaly_logs, and to drift_metrics as drift"),
+        (
+            "incidents",
+            "MAP<STRING, BIGINT>",
+            "kind -> what happened, each thing once however many of these rows report it (docs/monitoring.md, Incidents)",
+        ),
+        ("figures", "MAP<STRING, DOUBLE>", "what is compared with earlier runs: yield, lateness, throughput, shares flagged and strange"),
+        ("figures_of", "MAP<STRING, BIGINT>", "figure -> how many records it is computed from"),
+        ("status", "STRING", "the pipeline's verdict: Healthy, Unhealthy or Unknown"),
         ("status_reason", "STRING", "why it is not Healthy"),
-        ("totals", "MAP<STRING, BIGINT>", "rows of each table at this look; the next look counts from here"),
+        ("problems", "MAP<STRING, STRING>", "the same by kind of finding: a sentence for each thing that is wrong"),
+        ("totals", "MAP<STRING, BIGINT>", "rows of each table at this monitoring run; the next one counts from here"),
         ("read_until", "MAP<STRING, BIGINT>", "topic_id/partition -> offset up to which records were counted"),
         (
             "verified_until",
@@ -211,27 +237,27 @@ MONITOR_LOGS = Table(
 )
 
 _LOOK: Columns = (
-    ("look", "BIGINT", "the look that wrote the row, as in monitor_logs"),
+    ("look", "BIGINT", "number of the monitoring run that wrote the row, as in monitor_logs"),
     ("run_id", "STRING", "the job run"),
-    ("table_name", "STRING", "the table looked at"),
+    ("table_name", "STRING", "the table that was monitored"),
 )
 
 _WINDOW: Columns = (
     *_LOOK,
-    ("window_start", "TIMESTAMP", "event time from which on"),
-    ("window_end", "TIMESTAMP", "event time before which"),
+    ("window_start", "TIMESTAMP", "when the window begins, in event time"),
+    ("window_end", "TIMESTAMP", "when it ends; not included"),
 )
 _SLICE = ("slice", "STRING", "value of the contract's slice field, (other) beyond the twenty most frequent; * for all")
 
 PROFILE_METRICS = Table(
     "profile_metrics",
-    "window, slice, column and look",
+    "window, slice, column and monitoring run",
     (
         *_WINDOW,
         _SLICE,
         ("column_name", "STRING", "the column"),
         ("baseline_id", "BIGINT", "the baseline whose bins these are; NULL before the first"),
-        ("records", "BIGINT", "rows that were new in this look: a late one comes in a later look, and is to be added"),
+        ("records", "BIGINT", "rows that were new in this monitoring run; a late row is in a later run: add them up"),
         ("nulls", "BIGINT", "those of them without a value"),
         ("distinct_count", "BIGINT", "distinct values, to about 3 %"),
         ("distinct_sketch", "BINARY", "for merging: hll_sketch_estimate(hll_union_agg(distinct_sketch))"),
@@ -256,7 +282,7 @@ DRIFT_METRICS = Table(
         (
             "comparison",
             "STRING",
-            "with what: baseline (its same time of day), previous (the window before), contract, training (of the model)",
+            "what it is compared with: baseline (its same time of day), previous (the window before), contract, training (of the model)",
         ),
         ("baseline_id", "BIGINT", "the baseline in force; of scores the model's version"),
         (
@@ -266,13 +292,14 @@ DRIFT_METRICS = Table(
             "schema_retyped",
         ),
         ("value", "DOUBLE", "the metric; of a change of schema the share of records, in per cent"),
-        ("p_value", "DOUBLE", "adjusted for the number of tests of the look (Benjamini and Hochberg)"),
+        ("p_value", "DOUBLE", "adjusted for the number of tests of the monitoring run (Benjamini and Hochberg)"),
         ("threshold", "DOUBLE", "from this size on it is drift, if it is significant; std_ratio also up to 1 / threshold"),
         ("records", "BIGINT", "rows of the window"),
         ("compared_records", "BIGINT", "rows of what it is compared with"),
         ("status", "STRING", "ok, drift, or unknown where there are too few rows to say"),
         ("is_drift", "BOOLEAN", "NULL where it is unknown"),
         ("severity", "STRING", "warning or critical; NULL without drift"),
+        ("detail", "STRING", "of schema_retyped: the type by the contract, the type that is now the most frequent, and a value of it"),
     ),
     statistics_on=("look", "window_start"),
 )
@@ -286,33 +313,37 @@ ANOMALY_LOGS = Table(
         (
             "anomaly_type",
             "STRING",
-            "outlier (an event, or minutes with a strange mean), spike or missing_pattern (minutes), degradation (a look)",
+            "outlier (an event, or minutes with a strange mean), spike or missing_pattern (minutes), degradation (a monitoring run)",
         ),
-        ("series", "STRING", "what was judged: a column's values, mean(column) of a minute, arrivals a minute, or a figure of the look"),
+        (
+            "series",
+            "STRING",
+            "what was judged: a column's values, mean(column) of a minute, arrivals a minute, or a figure of the pipeline",
+        ),
         _SLICE,
-        ("event_id", "STRING", "the event; NULL for minutes and looks"),
+        ("event_id", "STRING", "the event; NULL for minutes and monitoring runs"),
         ("event_time", "TIMESTAMP", "when it happened, or began"),
         ("window_start", "TIMESTAMP", "first minute; NULL for an event"),
-        ("window_end", "TIMESTAMP", "behind the last minute; of a silence that goes on, when it was looked at"),
+        ("window_end", "TIMESTAMP", "end of the last minute; of a silence that is still going on, when monitoring ran"),
         ("observed", "DOUBLE", "the value, or arrivals (of a spike in its strangest minute, of a silence in all of it)"),
         ("expected", "DOUBLE", "what was usual"),
         ("score", "DOUBLE", "how far from usual, in the detector's own unit; of an event below 0 if its value is low"),
         ("threshold", "DOUBLE", "from which score on (without its sign) it is flagged"),
         ("severity", "STRING", "info, warning or critical"),
-        ("detected_at", "TIMESTAMP", "when monitoring looked"),
+        ("detected_at", "TIMESTAMP", "when monitoring ran"),
     ),
     statistics_on=("look", "event_time"),
 )
 
 MONITOR_STATE = Table(
     "monitor_state",
-    "detector, slice and look",
+    "detector, slice and monitoring run",
     (
-        ("look", "BIGINT", "the look that left it; the next one goes on from the newest"),
+        ("look", "BIGINT", "number of the monitoring run that wrote it; the next run continues from the newest"),
         ("detector", "STRING", "arrivals, values, drift, schema, scores or clock"),
         ("slice", "STRING", "slice, of values column/slice"),
         ("state", "STRING", "what it remembers, as JSON"),
-        ("updated_at", "TIMESTAMP", "when the look was"),
+        ("updated_at", "TIMESTAMP", "when it was written"),
     ),
     statistics_on=("look",),
 )
@@ -326,12 +357,12 @@ BASELINES = Table(
         ("name", "STRING", "what it is called"),
         ("window_minutes", "INT", "length of its windows"),
         ("windows", "ARRAY<TIMESTAMP>", "when each of its windows begins"),
-        ("slices", "ARRAY<STRING>", "the slices that are told apart"),
+        ("slices", "ARRAY<STRING>", "the slices that are judged separately"),
         ("edges", "MAP<STRING, ARRAY<DOUBLE>>", "number -> edges of its bins, frozen"),
         ("scales", "MAP<STRING, DOUBLE>", "skewed number -> s: detectors see asinh(value / s)"),
         ("reference", "STRING", "what its windows held, by time of day, slice and column, as JSON"),
         ("created_at", "TIMESTAMP", "when it was made"),
-        ("look", "BIGINT", "the look that made it; NULL: a command"),
+        ("look", "BIGINT", "number of the monitoring run that made it; NULL: a command made it"),
         ("run_id", "STRING", "the job run that made it"),
     ),
 )
@@ -343,7 +374,7 @@ BENCHMARK_LOGS = Table(
         ("run_time", "TIMESTAMP", "when the step began"),
         ("task", "STRING", "the step, such as silver_write"),
         ("elapsed_seconds", "DOUBLE", "how long it took"),
-        ("records", "BIGINT", "rows that it wrote, looked at (monitoring) or learnt from (training)"),
+        ("records", "BIGINT", "rows that it wrote, monitored or trained on"),
         ("records_per_second", "DOUBLE", "records / elapsed_seconds"),
         ("run_id", "STRING", "the job run"),
     ),
@@ -375,11 +406,11 @@ ALERT_OUTBOX = Table(
         ("fingerprint", "STRING", "what the alert is about, the same each time it comes"),
         ("anomaly_type", "STRING", "kind of finding, as config/alert_rules.yml calls it"),
         ("severity", "STRING", "info, warning or critical"),
-        ("event_time", "TIMESTAMP", "when what it tells of began"),
+        ("event_time", "TIMESTAMP", "when what it reports began"),
         ("message", "STRING", "what happened"),
-        ("status", "STRING", "PENDING, SENT, DEAD (it could not be delivered) or MUTED (nobody was to be told); reason says why"),
-        ("attempts", "INT", "deliveries tried"),
-        ("next_attempt_at", "TIMESTAMP", "not before"),
+        ("status", "STRING", "PENDING, SENT, DEAD (it could not be delivered) or MUTED (it was not to be sent); reason says why"),
+        ("attempts", "INT", "how many deliveries were tried"),
+        ("next_attempt_at", "TIMESTAMP", "the next delivery is not tried before"),
         ("sent_at", "TIMESTAMP", "when it was delivered"),
         ("created_at", "TIMESTAMP", "when it was derived"),
         ("run_id", "STRING", "the job run that derived it"),
@@ -388,18 +419,18 @@ ALERT_OUTBOX = Table(
         ("recipients", "ARRAY<STRING>", "who gets the mail; empty: SMTP_TO"),
         ("table_name", "STRING", "the table that it is about"),
         ("subject", "STRING", "the column, field, series, metric or tasks"),
-        ("findings", "BIGINT", "so many rows of the look say so"),
+        ("findings", "BIGINT", "how many rows of the monitoring run report it"),
         ("metric", "STRING", "the metric of drift, or the detector, of the worst of them"),
         ("observed", "DOUBLE", "what it saw"),
         ("expected", "DOUBLE", "what was usual"),
         ("score", "DOUBLE", "how far from usual, in the detector's own unit"),
         ("threshold", "DOUBLE", "from which score on it is a finding or, without a score, from which value on"),
-        ("query", "STRING", "SQL that shows the findings"),
+        ("query", "STRING", "SQL that shows these rows"),
         ("link", "STRING", "the run that found it"),
-        ("found_at", "TIMESTAMP", "run_time of the look in monitor_logs; NULL of a run that failed"),
-        ("is_recovery", "BOOLEAN", "it tells that something is over"),
-        ("is_ongoing", "BOOLEAN", "it was not over yet: its end will be told"),
-        ("message_id", "STRING", "of the mail that tells of it; alerts with the same go together"),
+        ("found_at", "TIMESTAMP", "run_time of the monitoring run in monitor_logs; NULL if it reports a failed job run"),
+        ("is_recovery", "BOOLEAN", "it reports that something is over"),
+        ("is_ongoing", "BOOLEAN", "it was still going on: its end will be reported"),
+        ("message_id", "STRING", "of the mail that reports it; alerts with the same id are in one mail"),
         ("reason", "STRING", "why it is DEAD or MUTED, or what the last attempt ended with"),
     ),
 )
@@ -408,7 +439,7 @@ ALERT_SILENCES = Table(
     "alert_silences",
     "order to be silent",
     (
-        ("rule", "STRING", "the rule that is not to tell anything"),
+        ("rule", "STRING", "the rule that is silent"),
         ("until", "TIMESTAMP", "how long; the newest order for a rule counts"),
         ("created_at", "TIMESTAMP", "when it was given"),
         ("run_id", "STRING", "the job run that wrote it"),
@@ -531,8 +562,8 @@ def _add_columns(spark: SparkSession, full_name: str, table: Table) -> None:
     for name, _, _ in missing:
         if name.lower() in as_held:
             raise PipelineError(
-                f"{full_name} has the column {as_held[name.lower()]}, and Delta does not mind the case of a name: call the field {name} of "
-                "the event contract as the column, or otherwise."
+                f"{full_name} has the column {as_held[name.lower()]}, and Delta ignores the case of names: give the field {name} of the "
+                "event contract the name of the column, or a different one."
             )
     for name, kind, _ in table.columns:
         wanted = kind.lower().replace(" ", "")
@@ -547,6 +578,6 @@ def _add_columns(spark: SparkSession, full_name: str, table: Table) -> None:
 
 
 def sql_text(value: str) -> str:
-    """`value` as a text literal of SQL."""
-    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"
+    """`value` as a text literal of SQL, of characters that are seen; for ${…} Spark would put the value of a variable."""
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'").replace("${", "\\u0024{")
+    return "'" + "".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in escaped) + "'"

@@ -6,18 +6,21 @@ them. What a sender that was killed had sent is found there; only what was on it
 
 import hashlib
 import json
+import os
 import random
+import re
 import time
-from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from threading import Event, Thread
 
 from streaming_pipeline.alerts.outbox import Alert
 from streaming_pipeline.alerts.rules import Rules
 from streaming_pipeline.errors import PipelineError
+from streaming_pipeline.json_files import EMPTY, Damaged, read_json, set_aside
 
 MAX_ATTEMPTS = 20
 """With the pauses between them: some two days."""
@@ -25,7 +28,11 @@ FIRST_PAUSE, LONGEST_PAUSE = timedelta(seconds=5), timedelta(hours=6)
 PATIENCE = timedelta(minutes=2)
 """So long one run waits, in all, for further attempts; the next run goes on."""
 LONGEST_DELIVERY = timedelta(minutes=15)
+"""After that no message is begun."""
+_LONGEST_LEFT = timedelta(minutes=2)
+"""More than any sender's own limit for one message."""
 _MOST_LOST_CONNECTIONS = 3
+_MESSAGE_ID = re.compile(r"[0-9A-Za-z_-]{1,64}")
 
 
 class Temporary(Exception):
@@ -37,7 +44,7 @@ class Temporary(Exception):
         super().__init__(reason)
         self.is_unclear = is_unclear
         self.is_connection = is_connection
-        """Nobody answered: others would fare the same."""
+        """Nobody answered, or too slowly: others would fare the same."""
         self.left = tuple(left)
         """Recipients that are to get it yet, where others got it (`have_it`) or were refused for good; empty: all."""
         self.have_it = have_it
@@ -88,11 +95,14 @@ def plan(
     message_of = {alert_id: message_id for message_id, ids in begun.items() for alert_id in ids}
     bundles: dict[tuple, list[Alert]] = {}
     out = Plan([], [], [])
+    # No pause is so long: what is further ahead was written before the clock was set back, and would be waited for as long as that.
+    furthest = now + 2 * LONGEST_PAUSE
+    is_due = lambda alert: not now < alert.next_attempt_at <= furthest  # noqa: E731
     for alert in alerts:
         key = (alert.fingerprint, alert.channel)
         if alert.sent_at and alert.status in ("SENT", "PENDING"):  # PENDING: some have it, others are to get it yet
             told[key] = alert
-            if not alert.is_recovery:
+            if not alert.is_recovery and alert.sent_at <= furthest:
                 for last in (last_sent, last_live) if is_live(alert) else (last_sent,):
                     last[key] = max(alert.sent_at, last.get(key, alert.sent_at))
         elif alert.is_recovery and alert.status in ("MUTED", "DEAD"):
@@ -102,7 +112,7 @@ def plan(
         elif alert.status == "PENDING" and alert.rule in silences:
             out.muted.append(alert.muted(f"silence of rule {alert.rule} until {silences[alert.rule]:%Y-%m-%d %H:%M} UTC"))
         elif alert.status == "PENDING" and alert.sent_at:
-            if alert.next_attempt_at <= now:
+            if is_due(alert):
                 bundles.setdefault(("", alert.channel, alert.recipients), []).append(alert)
         elif alert.status == "PENDING":
             waiting.setdefault(key, []).append(alert)
@@ -111,19 +121,19 @@ def plan(
         until = last[key] + rules.cooldown(of_key[0].rule) if key in last else now
         if key in told and not told[key].is_recovery and (end := _first_recovery(of_key)) is not None:
             # The end of what was told is told at once, without what came of the same meanwhile.
-            out.muted.extend(alert.muted("it was told when it began, and is over") for alert in of_key[:end])
+            out.muted.extend(alert.muted("its beginning was reported, and it is over") for alert in of_key[:end])
             ending, of_key = [of_key[end]], of_key[end + 1 :]
         elif all(alert.is_recovery for alert in of_key):
-            out.muted.extend(alert.muted("nobody was told of its beginning") for alert in of_key)
+            out.muted.extend(alert.muted("its beginning was not reported") for alert in of_key)
             continue
         else:
             ending = []
         is_cooling = until > now and any(not alert.is_recovery for alert in of_key)
         if is_cooling:
-            reason = f"cooldown: told {last[key]:%Y-%m-%d %H:%M}, again from {until:%Y-%m-%d %H:%M} UTC"
+            reason = f"cooldown: last sent {last[key]:%Y-%m-%d %H:%M}, next from {until:%Y-%m-%d %H:%M} UTC"
             out.held.extend(replace(alert, reason=reason) for alert in of_key)
         for alert in ending if is_cooling else [*ending, *of_key]:
-            if alert.next_attempt_at <= now:
+            if is_due(alert):
                 together = (alert.channel, alert.recipients) if rules.group else (alert.alert_id,)
                 bundles.setdefault(("", *together), []).append(alert)
     out.messages.extend(_message(key[0], tuple(bundle), now) for key, bundle in bundles.items())
@@ -143,25 +153,23 @@ def _message(message_id: str, alerts: tuple[Alert, ...], now: datetime) -> Messa
 class Journal:
     """What became of messages since the table was last written: files, since a commit of the table takes half a second.
 
-    `<message>.begun` has the alerts of a message that a server may have; `<message>.sent` says that it has taken it. A folder that
-    cannot be written keeps no mail back: `fault` says so, and the table alone knows what was sent.
+    `<message>.begun` has the alerts of a message that a server may have; `<message>.sent`, with the same alerts, says that it has taken it.
+    A folder that cannot be written keeps no mail back: `fault` says so, and the table alone knows what was sent. Nor does a file that
+    cannot be read: `damaged` says which.
     """
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         self.fault: str | None = None
+        self.damaged: list[str] = []
 
     def begin(self, message: Message) -> None:
         """It is about to be handed over."""
-        with self._noting_faults():
-            self.folder.mkdir(parents=True, exist_ok=True)
-            ids = json.dumps([alert.alert_id for alert in message.alerts])
-            (self.folder / f"{message.message_id}.begun").write_text(ids, encoding="utf-8")
+        self._write(message, "begun")
 
     def sent(self, message: Message) -> None:
         """The server has taken it."""
-        with self._noting_faults():
-            (self.folder / f"{message.message_id}.sent").touch()
+        self._write(message, "sent")
 
     def forget(self, message_id: str) -> None:
         """It surely was not taken, or the table knows that it was."""
@@ -170,15 +178,39 @@ class Journal:
                 (self.folder / f"{message_id}.{name}").unlink(missing_ok=True)
 
     def read(self) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
-        """(messages that may have been taken, messages that were), each with its alerts."""
+        """(messages that may have been taken, messages that were), each with its alerts. Files that cannot be read are set aside."""
         begun, sent = {}, {}
-        for file in self.folder.glob("*.begun"):
-            try:
-                alerts = json.loads(file.read_text(encoding="utf-8"))
-            except ValueError:  # killed while it wrote: the message was not handed over yet
-                continue
-            (sent if file.with_suffix(".sent").exists() else begun)[file.stem] = alerts
+        for name in sorted({file.stem for kind in ("begun", "sent") for file in self.folder.glob(f"*.{kind}")}):
+            ids, was_sent = self._alerts(name, "begun"), False
+            if os.path.lexists(self.folder / f"{name}.sent"):
+                # Whatever it holds: that it is there says that the server took the message.
+                was_sent, said = True, self._alerts(name, "sent", is_alone=ids is None)
+                ids = said if ids is None else ids
+            if ids is not None:
+                (sent if was_sent else begun)[name] = ids
         return begun, sent
+
+    def _alerts(self, name: str, kind: str, is_alone: bool = True) -> list[str] | None:
+        """The alerts that a file names; None if there is no such file, or it was damaged, which matters if it `is_alone`."""
+        file = self.folder / f"{name}.{kind}"
+        try:
+            return _alert_ids(file)
+        except FileNotFoundError:
+            return None
+        except Damaged as damage:
+            if kind == "sent" and str(damage) == EMPTY:  # as older versions left it, or killed before it wrote
+                if is_alone:
+                    self.forget(name)
+                return None
+            said = set_aside(file, str(damage))
+            self.damaged += [f"{said} If its mail was sent, it may come again."] if is_alone else []
+            return None
+
+    def _write(self, message: Message, kind: str) -> None:
+        with self._noting_faults():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            ids = json.dumps([alert.alert_id for alert in message.alerts])
+            (self.folder / f"{message.message_id}.{kind}").write_text(ids, encoding="utf-8")
 
     @contextmanager
     def _noting_faults(self) -> Iterator[None]:
@@ -186,6 +218,16 @@ class Journal:
             yield
         except OSError as error:
             self.fault = f"{self.folder} cannot be written ({error.strerror}): should this task be killed, mails may come twice."
+
+
+def _alert_ids(file: Path) -> list[str]:
+    """The alerts that a file of the journal names; raises `FileNotFoundError` and `Damaged`."""
+    alerts = read_json(file)
+    if not _MESSAGE_ID.fullmatch(file.stem):  # a mail's header is made of it
+        raise Damaged("its name is no message's")
+    if not isinstance(alerts, list) or not all(isinstance(alert_id, str) for alert_id in alerts):
+        raise Damaged("it is no list of alerts")
+    return alerts
 
 
 @dataclass
@@ -215,28 +257,70 @@ def deliver(
     outcome: Outcome,
     patience: timedelta = PATIENCE,
 ) -> None:
-    """Send messages until all are sent or given up, or `patience` is used up. `outcome` is filled on the way: it holds after any end.
+    """Send messages until all are sent or given up, or `patience` is used up. `outcome` holds after any end what became of them.
 
     A sender takes a message of its channel and returns a remark or None; it raises `Temporary`, `Refused`, or `PipelineError` where the
     settings are wrong: then what is left of the channel stays as it is. So do messages of a channel without a sender.
+
+    Each channel has a thread of its own, and none waits for another. A sender limits each of its deliveries itself; a channel that goes on
+    for long all the same is left behind, and its alerts wait.
     """
-    queue = sorted((message for message in messages if message.channel in senders), key=lambda message: message.due)
-    waited, began, lost, out_of_reach = timedelta(), datetime.now(UTC), Counter(), set()
-    while queue:
+    stop, failures = Event(), []
+    queues: dict[str, list[Message]] = {}
+    for message in messages:
+        if message.channel in senders:
+            queues.setdefault(message.channel, []).append(message)
+    outcomes = {channel: Outcome() for channel in queues}
+
+    def run(channel: str) -> None:
+        try:
+            _deliver_channel(queues[channel], senders[channel], journal, outcomes[channel], patience, stop)
+        except BaseException as error:
+            failures.append(error)
+
+    threads = {channel: Thread(target=run, args=(channel,), name=f"alerts-{channel}", daemon=True) for channel in queues}
+    until = time.monotonic() + (LONGEST_DELIVERY + _LONGEST_LEFT).total_seconds()
+    try:
+        for thread in threads.values():
+            thread.start()
+        for thread in threads.values():
+            thread.join(max(until - time.monotonic(), 0))
+    finally:
+        stop.set()
+        for channel, theirs in outcomes.items():
+            outcome.put(dict(theirs.alerts).values())
+            outcome.wrong |= theirs.wrong
+            if threads[channel].is_alive():
+                outcome.wrong[channel] = f"The channel {channel} hangs and cannot be cut off: what it has not sent waits for the next run."
+    if failures:
+        raise failures[0]
+
+
+def _deliver_channel(
+    queue: list[Message],
+    send: Callable[[Message], str | None],
+    journal: Journal,
+    outcome: Outcome,
+    patience: timedelta,
+    stop: Event,
+) -> None:
+    """Send the messages of one channel, until it is told to stop."""
+    queue = sorted(queue, key=lambda message: message.due)
+    waited, began, lost = timedelta(), datetime.now(UTC), 0
+    while queue and lost < _MOST_LOST_CONNECTIONS:
         message = queue.pop(0)
-        if message.channel in outcome.wrong or message.channel in out_of_reach:
-            continue
         now = datetime.now(UTC)
-        waited += max(message.due - now, timedelta())
-        if waited > patience or now - began > LONGEST_DELIVERY:
+        pause = max(message.due - now, timedelta())
+        waited += pause
+        if waited > patience or now - began > LONGEST_DELIVERY or stop.wait(pause.total_seconds()):
             return
-        time.sleep(max((message.due - now).total_seconds(), 0))
         journal.begin(message)
         try:
-            remark = senders[message.channel](message)
+            remark = send(message)
         except PipelineError as error:
             journal.forget(message.message_id)
             outcome.wrong[message.channel] = str(error)
+            return
         except Refused as refused:
             journal.forget(message.message_id)
             outcome.put(replace(alert, status="DEAD", attempts=alert.attempts + 1, reason=str(refused)) for alert in message.alerts)
@@ -245,22 +329,21 @@ def deliver(
                 journal.forget(message.message_id)
             again = _failed(message, failure)
             outcome.put(again.alerts)
-            lost[message.channel] = lost[message.channel] + 1 if failure.is_connection else 0
-            if lost[message.channel] >= _MOST_LOST_CONNECTIONS:
-                out_of_reach.add(message.channel)
-            elif left := tuple(alert for alert in again.alerts if alert.status == "PENDING"):
+            lost = lost + 1 if failure.is_connection else 0
+            if left := tuple(alert for alert in again.alerts if alert.status == "PENDING"):
                 queue = sorted([*queue, replace(again, alerts=left)], key=lambda one: one.due)
             else:
                 journal.forget(message.message_id)
         except Exception as error:
             # Nobody foresaw it: it must not keep what the other channels have to tell.
             outcome.wrong[message.channel] = f"The channel {message.channel} cannot be used ({type(error).__name__}): check its settings."
+            return
         else:
             done = {"status": "SENT", "sent_at": datetime.now(UTC), "message_id": message.message_id, "reason": remark}
             done["recipients"] = message.recipients
             outcome.put(replace(alert, attempts=alert.attempts + 1, **done) for alert in message.alerts)
             journal.sent(message)
-            lost[message.channel] = 0
+            lost = 0
 
 
 def _failed(message: Message, failure: Temporary) -> Message:

@@ -5,9 +5,10 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from streaming_pipeline.alerts.findings import KINDS, Finding, Look, shown
+from streaming_pipeline.alerts.findings import KINDS, Finding, Look
 from streaming_pipeline.alerts.outbox import Alert
 from streaming_pipeline.alerts.rules import Rules
+from streaming_pipeline.foreign_text import NAME, harmless
 
 _BREAKS = ("schema_removed", "schema_retyped")
 _SHORT = timedelta(hours=1)
@@ -39,7 +40,7 @@ def derive(
     out: list[Alert] = []
     for look, findings in looks:
         breaks = [*_breaks(findings), *_broken([*known, *out])]
-        found = [alert for finding in findings for alert in _alerts(finding, look, breaks, rules, occasion)]
+        found = [alert for finding in _told(findings, rules) for alert in _alerts(finding, look, breaks, rules, occasion)]
         # Whether a rule wants to hear of it or not: what goes on is not over.
         goes_on = {_fingerprint(finding) for finding in findings if _is_ongoing(finding, look)}
         out += [*found, *_recoveries(look, goes_on, [*known, *out], rules, occasion)]
@@ -47,9 +48,18 @@ def derive(
         out += _alerts(failure, None, [], rules, occasion)
     if has_run_well:
         over = (alert for alert in still_open([*known, *out]) if alert.anomaly_type == "job_failed")
-        out += [_recovery(alert, f"Run {occasion.run_id} went well.", None, rules, occasion) for alert in over]
+        out += [_recovery(alert, f"Run {occasion.run_id} succeeded.", None, rules, occasion) for alert in over]
     held = {alert.alert_id for alert in known}
     return [alert for alert in out if alert.alert_id not in held]
+
+
+def _told(findings: Sequence[Finding], rules: Rules) -> list[Finding]:
+    """The findings without those that another one explains: where every record was rejected, each field is missing, or is new, and no
+    event is."""
+    every = (finding for finding in findings if finding.kind == "records_rejected" and finding.observed == 100)
+    if not any(rules.for_finding(finding.kind, finding.subject, finding.severity) for finding in every):
+        return list(findings)
+    return [finding for finding in findings if finding.kind not in ("schema_change", "stale")]
 
 
 def _alerts(finding: Finding, look: Look | None, breaks: Sequence["Break"], rules: Rules, occasion: Occasion) -> list[Alert]:
@@ -113,13 +123,13 @@ class Break:
 def _breaks(findings: Iterable[Finding]) -> list[Break]:
     """The schema breaks of a look."""
     broken = (finding for finding in findings if finding.kind == "schema_change" and finding.metric in _BREAKS and finding.began)
-    return [Break(f"{finding.metric} of {shown(finding.subject)}", finding.began, finding.ended) for finding in broken]
+    return [Break(f"{finding.metric} of {harmless(finding.subject, NAME)}", finding.began, finding.ended) for finding in broken]
 
 
 def _broken(alerts: Iterable[Alert]) -> list[Break]:
     """The schema breaks of earlier looks, of which the begin is known: scores of a day are judged when it is over."""
     broken = (alert for alert in alerts if alert.anomaly_type == "schema_change" and alert.metric in _BREAKS)
-    return [Break(f"{alert.metric} of {shown(alert.subject)}", alert.event_time, alert.event_time + _SHORT) for alert in broken]
+    return [Break(f"{alert.metric} of {harmless(alert.subject, NAME)}", alert.event_time, alert.event_time + _SHORT) for alert in broken]
 
 
 def _cause(finding: Finding, breaks: Iterable[Break]) -> str | None:
@@ -127,7 +137,7 @@ def _cause(finding: Finding, breaks: Iterable[Break]) -> str | None:
     if finding.kind not in ("drift", "concept_drift"):
         return None
     causes = (one.what for one in breaks if finding.began and finding.began < one.ended and finding.ended > one.began)
-    return next((f"{what} in the same time causes it" for what in causes), None)
+    return next((f"caused by {what} at the same time" for what in causes), None)
 
 
 def still_open(alerts: Iterable[Alert]) -> list[Alert]:
@@ -148,7 +158,7 @@ def _recoveries(look: Look, goes_on: Collection[str], earlier: Iterable[Alert], 
     for alert in still_open(earlier):
         judged = {(alert.anomaly_type, alert.subject), (alert.anomaly_type, "*")} & look.judged
         if judged and alert.fingerprint not in goes_on and alert.found_at and alert.found_at < look.run_time:
-            text = f"It is over. It began {alert.event_time:%Y-%m-%d %H:%M} UTC, and was told as: {alert.message}"
+            text = f"This is over. It began {alert.event_time:%Y-%m-%d %H:%M} UTC and was reported as: {alert.message}"
             out.append(_recovery(alert, text, look, rules, occasion))
     return out
 

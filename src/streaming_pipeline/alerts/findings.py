@@ -11,11 +11,15 @@ import pandas as pd
 from pyspark.sql import Column, Row, SparkSession
 from pyspark.sql import functions as F
 
+from streaming_pipeline.foreign_text import NAME, harmless
 from streaming_pipeline.monitoring.degradation import MIN_RECORDS
 from streaming_pipeline.monitoring.drift import THRESHOLDS, kind_of
+from streaming_pipeline.monitoring.incidents import together
+from streaming_pipeline.monitoring.intake import MIN_RECORDS as LEAST_TAKEN
 from streaming_pipeline.monitoring.windows import utc
 from streaming_pipeline.settings import Settings
 from streaming_pipeline.tables import sql_text
+from streaming_pipeline.wording import duration, plural
 
 SEVERITIES = ("info", "warning", "critical")
 _FAILED_STATES = ("failed", "timedout", "canceled", "evicted")
@@ -34,30 +38,44 @@ class Kind:
 
 KINDS = {
     "job_failed": Kind("job failed", True, "Open the run: the failing cell is marked. What was written stays; the next run goes on."),
-    "records_unaccounted": Kind("records unaccounted for", True, "docs/runbook.md: find them before you delete anything."),
-    "records_lost": Kind("records lost", True, "Kafka holds, or held, records that bronze does not: docs/runbook.md."),
-    "stale": Kind("data is stale", True, "Does the producer send? See streaming-pipeline consume --newest."),
+    "records_unaccounted": Kind("records unaccounted for", True, "Find them before you delete anything: docs/runbook.md says how."),
+    "records_lost": Kind("records lost", True, "Kafka holds, or held, records that bronze lacks: docs/runbook.md says what to do."),
+    "records_rejected": Kind(
+        "records rejected",
+        True,
+        "See streaming-pipeline quarantine list. Is this the right contract, or has the producer changed? Fix that, then run "
+        "streaming-pipeline quarantine replay.",
+    ),
+    "records_repeated": Kind("records repeated", True, "A producer sends the same records again. Silver has each event once."),
+    "records_conflicting": Kind(
+        "same id, other content",
+        False,
+        "Silver keeps the event that came first. Does the producer use an id twice, or correct events? See docs/runbook.md.",
+    ),
+    "stale": Kind("data is stale", True, "Does the producer still send? See streaming-pipeline consume --newest."),
     "missing_pattern": Kind(
         "missing pattern",
         True,
         "Does the source still send? See streaming-pipeline consume --newest.",
-        "Events come again. Ask the source what happened, and whether it holds events of that time that it has yet to send.",
+        "Events arrive again. Ask the source what happened, and whether it still has to send events of that time.",
     ),
-    "spike": Kind("spike", False, "Re-deliveries, a campaign or a loop at the producer: look at the events of these minutes."),
-    "outlier": Kind("strange events", False, "Look at the events themselves, and at how many detectors say so."),
+    "spike": Kind("spike", False, "Is it re-deliveries, a campaign or a loop at the producer? Look at the events of these minutes."),
+    "outlier": Kind("strange events", False, "Look at the events themselves, and at how many detectors flag them."),
     "schema_change": Kind(
         "schema changed",
         False,
-        "Ask the producer. A new field loses no event: put it into config/event_contract.yml to have it in silver. What was rejected for a "
-        "missing or changed one streaming-pipeline quarantine replay takes in, once producer or contract is mended.",
+        "Ask the producer. A new field loses no event: add it to config/event_contract.yml to have it in silver. If records were rejected "
+        "for a missing or changed field, fix the producer or the contract, then run streaming-pipeline quarantine replay.",
     ),
-    "drift": Kind("drift", True, "Ask what changed at the source. If it is meant to stay: streaming-pipeline baseline set."),
-    "concept_drift": Kind("suspected concept drift", True, "Scores look other than at training: look at drift first, then retrain."),
-    "degradation": Kind("pipeline degraded", True, "Compare the newest rows of monitor_logs with those before."),
+    "drift": Kind("drift", True, "Ask what changed at the source. If the change is meant to stay, run streaming-pipeline baseline set."),
+    "concept_drift": Kind("suspected concept drift", True, "The scores differ from those at training: look at drift first, then retrain."),
+    "degradation": Kind("pipeline degraded", True, "Compare the newest rows of monitor_logs with earlier ones."),
 }
 """Every kind of finding that a rule may name."""
 _STILL = timedelta(minutes=2)
 """A silence that ended longer before the newest event is over; one that goes on is judged to the minute."""
+CRITICAL_PCT = 50
+"""From this share of rejected records on it is critical."""
 _DRIFT_KINDS = {"drift", "concept_drift", "schema_change"}
 
 
@@ -110,7 +128,7 @@ def failed_tasks(states: Mapping[str, str]) -> tuple[str, ...]:
 
 def job_failure(failed: Sequence[str], settings: Settings, now: datetime) -> Finding:
     """The finding that a run failed."""
-    text = f"Run {settings.run_id}: {', '.join(failed)} failed. The run's page holds the failing cell and its error."
+    text = f"Run {settings.run_id}: {', '.join(failed)} failed. The run's page shows the failing cell and its error."
     query = f"SELECT * FROM {_plain(settings, 'cluster_logs')} WHERE run_id = {sql_text(settings.run_id)} ORDER BY start_time"
     return Finding("job_failed", "", ", ".join(failed), "critical", text, now, None, len(failed), query=query)
 
@@ -155,8 +173,10 @@ def _look(row: Row, drift: pd.DataFrame) -> Look:
     judged = {(kind, column) for (_, kind, column), _ in _by(drift, _DRIFT_KEY)}
     if row["look"]:
         judged.add(("records_unaccounted", ""))
-        # Of two things that are wrong the row names the first.
-        judged |= {("stale", "")} if not row["unaccounted_records"] and not row["lost_records"] else set()
+        # Of two things that are wrong a row of an earlier version names the first.
+        is_named_first = row["problems"] is None and (row["unaccounted_records"] or row["lost_records"])
+        judged |= {("stale", "")} if not is_named_first else set()
+        judged |= {("records_rejected", ""), ("records_repeated", "")} if _taken(row) >= LEAST_TAKEN else set()
         judged |= {("records_lost", "")} if row["lost_records"] is not None else set()
         # Nothing is said about arrivals while none come, nor about shares of a few records.
         judged |= {("missing_pattern", "*")} if row["records"] else set()
@@ -168,23 +188,66 @@ def _of_log(row: Row, settings: Settings) -> Iterator[Finding]:
     """What a row of `monitor_logs` itself says."""
     at = utc(row["run_time"])
     query = f"SELECT * FROM {_plain(settings, 'monitor_logs')} WHERE run_time = TIMESTAMP{sql_text(at.isoformat())}"
-    unaccounted, lost = row["unaccounted_records"], row["lost_records"]
+    unaccounted, lost, problems = row["unaccounted_records"], row["lost_records"], row["problems"]
 
-    def found(kind: str, text: str, began: datetime, observed: float | None, expected: float | None) -> Finding:
-        return Finding(kind, row["table_name"], "", "critical", text, began, None, observed=observed, expected=expected, query=query)
+    def found(
+        kind: str, text: str, began: datetime, observed: float | None, expected: float | None = None, severity: str = "critical"
+    ) -> Finding:
+        return Finding(kind, row["table_name"], "", severity, text, began, None, observed=observed, expected=expected, query=query)
 
     if unaccounted:
-        yield found("records_unaccounted", f"{unaccounted:,} {_UNACCOUNTED}", at, unaccounted, 0)
+        yield found(
+            "records_unaccounted",
+            f"{plural(unaccounted, 'record of bronze is', 'records of bronze are')} {_UNACCOUNTED}",
+            at,
+            unaccounted,
+            0,
+        )
     if lost:
-        text = f"{lost:,} records that Kafka had are not in bronze. {row['status_reason'] or ''}".strip()
+        which = (problems is None and row["status_reason"]) or ""
+        text = f"Bronze lacks {plural(lost, 'record')} that Kafka had. {which}".strip()
         yield found("records_lost", text, at, lost, 0)
-    if row["status"] == "Unhealthy" and not unaccounted and not lost:
-        text = f"{(row['status_reason'] or 'the newest event is old').capitalize()}."
+    if problems is None:  # a row of an earlier version, or of a loss
+        is_stale = row["status"] == "Unhealthy" and not unaccounted and not lost
+        problems = {"stale": row["status_reason"] or "the newest event is too old"} if is_stale else {}
+    if stale := problems.get("stale"):
+        text = f"{stale.capitalize()}."
         began = utc(row["latest_event_time"]) or at
         yield found("stale", text, began, row["freshness_seconds"], row["expected_freshness_seconds"])
+    rejected, repeated = row["quarantined_events"] or 0, row["duplicate_events"] or 0
+    records = _taken(row)
+    if text := problems.get("records_rejected"):
+        share = 100 * rejected / records
+        yield found("records_rejected", _sentence(text), at, share, severity="critical" if share >= CRITICAL_PCT else "warning")
+    if text := problems.get("records_repeated"):
+        yield found("records_repeated", _sentence(text), at, 100 * repeated / records, severity="warning")
+    if conflicts := row["conflicting_events"]:
+        repeat = plural(conflicts, "record repeats the id of an event and has", "records repeat the id of an event and have")
+        text = f"{repeat} other content: silver keeps the first."
+        yield replace(found("records_conflicting", text, at, conflicts, 0, severity="warning"), query=_conflicts_query(settings, at))
 
 
-_UNACCOUNTED = "records of bronze are not exactly one of event, duplicate, open quarantine."
+def _taken(row: Row) -> int:
+    """How many records were new at a look, whatever became of them."""
+    return sum(row[name] or 0 for name in ("records", "quarantined_events", "duplicate_events"))
+
+
+def _sentence(text: str) -> str:
+    return text if text.endswith("?") else f"{text}."
+
+
+def _conflicts_query(settings: Settings, at: datetime) -> str:
+    """The conflicts that there were at this time, the newest first."""
+    bronze, duplicates = (_plain(settings, name) for name in ("bronze_events", "duplicate_events"))
+    return (
+        "SELECT d.event_id, d.topic, d.partition, d.offset, d.processed_at, CAST(b.raw_payload AS STRING) AS payload "
+        f"FROM {duplicates} AS d LEFT JOIN {bronze} AS b USING (topic_id, partition, offset) "
+        f"WHERE d.is_conflict AND d.processed_at <= TIMESTAMP{sql_text(at.isoformat())} ORDER BY d.processed_at DESC"
+    )
+
+
+_UNACCOUNTED = "not in exactly one of silver, duplicates and open quarantine."
+_NOUNS = {"spike": "spike", "missing_pattern": "silence"}
 _DRIFT_KEY = ("table_name", "kind", "column_name")
 _ANOMALY_KEY = ("table_name", "anomaly_type", "series")
 
@@ -209,23 +272,21 @@ def _of_drift(rows: pd.DataFrame, settings: Settings) -> Iterator[Finding]:
         worst = part.loc[_worst(part, size / part["threshold"].where(part["threshold"] > 0, 1))].to_dict()
         is_schema = kind == "schema_change"
         if is_schema:
-            verb = {"schema_added": "is new, the contract lacks it", "schema_removed": "is missing", "schema_retyped": "has another type"}
+            verb = {"schema_added": "is new and not in the contract", "schema_removed": "is missing", "schema_retyped": "has another type"}
             change = verb.get(worst["metric"], worst["metric"])
-            of = (
-                "of the look's records have it, the first of them:"
-                if worst["metric"] == "schema_added"
-                else "of the records when it began,"
-            )
-            said = f"Field {shown(column)} {change}: {worst['value']:.3g} % {of}"
+            of = "of the new records have it, first seen" if worst["metric"] == "schema_added" else "of the records when it began,"
+            detail = worst.get("detail")  # a table of an older version has no such column
+            change += f" ({harmless(detail)})" if isinstance(detail, str) else ""
+            said = f"Field {harmless(column, NAME)} {change}: {worst['value']:.3g} % {of}"
         else:
             _, critical = THRESHOLDS.get(worst["metric"], (None, None))
-            limits = f"drift from {worst['threshold']:g} on" + (f", critical from {critical:g}" if critical else "")
+            limits = f"limit {worst['threshold']:g}" + (f", critical from {critical:g}" if critical else "")
             if worst["metric"] == "std_ratio":
-                limits += f" (or up to {1 / worst['threshold']:.2g})"
-            windows = f"drift in {part['window_start'].nunique():,} of {judged['window_start'].nunique():,} windows judged"
-            said = f"{shown(column)}{_of_slice(worst)}: {worst['metric']} is {worst['value']:.3g} at its worst, {limits}; {windows},"
+                limits += f", or up to {1 / worst['threshold']:.2g}"
+            windows = f"drift in {part['window_start'].nunique():,} of {plural(judged['window_start'].nunique(), 'window')} judged"
+            said = f"{harmless(column, NAME)}{_of_slice(worst)}: worst {worst['metric']} {worst['value']:.3g} ({limits}); {windows},"
         query = (
-            f"SELECT * FROM {_plain(settings, 'drift_metrics')} WHERE look = {worst['look']} AND column_name = {_literal(column)} "
+            f"SELECT * FROM {_plain(settings, 'drift_metrics')} WHERE look = {worst['look']} AND column_name = {sql_text(column)} "
             f"AND is_drift AND comparison <> 'previous' AND metric {'' if is_schema else 'NOT '}LIKE 'schema%' "
             "ORDER BY abs(value) / nullif(threshold, 0) DESC NULLS LAST, window_start"
         )
@@ -235,22 +296,22 @@ def _of_drift(rows: pd.DataFrame, settings: Settings) -> Iterator[Finding]:
 
 def _of_anomalies(rows: pd.DataFrame, newest: datetime | None, settings: Settings) -> Iterator[Finding]:
     for (table, kind, series), part in _by(rows, _ANOMALY_KEY):
-        # Each slice and detector that saw a spike or a silence has a row of it; the time told is that of the row told.
+        # The alert has the time of the one row that it reports.
         incidents = _incidents(part) if kind in ("missing_pattern", "spike") else []
         is_ongoing = kind != "missing_pattern" or newest is None or incidents[-1]["window_end"].max() + _STILL >= newest
         # A silence that goes on matters more than one that was longer, and is over.
         told = incidents[-1] if kind == "missing_pattern" and is_ongoing else part
         label = _worst(told, told["score"].abs() / told["threshold"])
         worst = part.loc[label].to_dict()
-        name, where = shown(series), _of_slice(worst)
+        name, where = harmless(series, NAME), _of_slice(worst)
         numbers = f"{_number(worst['observed'])} where {_number(worst['expected'])} is usual"
         score = f"({worst['detector']} {worst['score']:.3g}, limit {worst['threshold']:.3g})"
         if kind == "outlier":
             events = part["event_id"].nunique()  # none: minutes with a strange mean
-            strange = f"{events:,} strange event{'' if events == 1 else 's'}" if events else "strange minutes"
-            said = f"{strange} by {name}; the strangest{where} {numbers} {score}"
+            strange = plural(events, "strange event") if events else "strange minutes"
+            said = f"{strange} by {name}; the strangest{where}: {numbers} {score}"
         elif kind == "missing_pattern":
-            length = _length(worst["window_end"] - worst["window_start"])
+            length = duration((worst["window_end"] - worst["window_start"]).total_seconds())
             said = f"{name}{where}: {_number(worst['observed'])} in {length}, where {_number(worst['expected'])} are usual"
         elif kind == "spike":
             said = f"{name}{where}: {numbers} in the strangest minute {score}"
@@ -258,19 +319,18 @@ def _of_anomalies(rows: pd.DataFrame, newest: datetime | None, settings: Setting
             said = f"{name}{where}: {numbers} {score}"
         query = (
             f"SELECT * FROM {_plain(settings, 'anomaly_logs')} WHERE look = {worst['look']} AND anomaly_type = '{kind}' "
-            f"AND series = {_literal(series)} ORDER BY abs(score) / threshold DESC"
+            f"AND series = {sql_text(series)} ORDER BY abs(score) / threshold DESC"
         )
         numbers = (worst[name] for name in ("detector", "observed", "expected", "score", "threshold"))
         found = _finding(kind, table, series, part.loc[[label]] if incidents else part, f"{said},", query, *numbers)
-        besides = f" The query shows {len(incidents) - 1:,} more." if len(incidents) > 1 else ""
+        besides = f" The query shows {plural(len(incidents) - 1, f'other {_NOUNS[kind]}')}." if len(incidents) > 1 else ""
         yield replace(found, text=f"{found.text}{besides}", count=len(part), is_ongoing=is_ongoing)
 
 
 def _incidents(rows: pd.DataFrame) -> list[pd.DataFrame]:
-    """Rows whose windows overlap or touch, together; the oldest first."""
-    rows = rows.sort_values("window_start")
-    is_apart = rows["window_start"] > rows["window_end"].cummax().shift()
-    return [together for _, together in rows.groupby(is_apart.cumsum())]
+    """The rows of each incident, which has one for each detector and slice that saw it; the oldest first."""
+    numbers = together(list(zip(rows["window_start"], rows["window_end"], strict=True)))
+    return [of_one for _, of_one in rows.groupby(numbers)]
 
 
 def _worst(rows: pd.DataFrame, size: pd.Series) -> Any:
@@ -306,24 +366,13 @@ def _finding(
 
 
 def _of_slice(row: Mapping[str, Any]) -> str:
-    return "" if row["slice"] in (None, "", "*") else f" of {shown(row['slice'])}"
-
-
-def shown(text: str) -> str:
-    """A name that came from payloads as a message may hold it: on one line, and no longer than a line."""
-    clean = " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
-    return clean if len(clean) <= 60 else f"{clean[:59]}…"
+    return "" if row["slice"] in (None, "", "*") else f" of {harmless(row['slice'], NAME)}"
 
 
 def _number(value: float | None) -> str:
     if value is None or isnan(value):
         return "nothing"
     return f"{value:,.0f}" if abs(value) >= 1000 or value == round(value) else f"{value:,.3g}"
-
-
-def _length(span: timedelta) -> str:
-    hours, minutes = divmod(round(span.total_seconds() / 60), 60)
-    return " ".join(filter(None, (f"{hours} h" if hours else "", f"{minutes} min" if minutes or not hours else "")))
 
 
 def _span(began: datetime | None, ended: datetime | None) -> str:
@@ -334,11 +383,6 @@ def _span(began: datetime | None, ended: datetime | None) -> str:
         return f"{begin:%Y-%m-%d %H:%M} UTC"
     same_day = begin.date() == end.date()
     return f"{begin:%Y-%m-%d %H:%M} to {end:{'%H:%M' if same_day else '%Y-%m-%d %H:%M'}} UTC"
-
-
-def _literal(name: str) -> str:
-    """A name from payloads as SQL has it; Spark would put a variable's value for ${…}."""
-    return sql_text(name).replace("${", "\\u0024{")
 
 
 def _plain(settings: Settings, table: str) -> str:

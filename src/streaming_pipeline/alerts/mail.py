@@ -6,14 +6,18 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from email.message import EmailMessage
 
-from streaming_pipeline.alerts.findings import KINDS, SEVERITIES, advice, shown
+from streaming_pipeline.alerts.findings import KINDS, SEVERITIES, advice
 from streaming_pipeline.alerts.outbox import Alert
 from streaming_pipeline.alerts.webhook import escaped
+from streaming_pipeline.foreign_text import NAME, harmless
+from streaming_pipeline.wording import plural
 
 MOST_WHOLE = 20
 """So many alerts are shown whole in one message, the most severe first; of the others it has a line."""
 MOST_LINES = 200
-_FOOT = "All are in the table alert_outbox; docs/runbook.md has more on each kind; streaming-pipeline silence RULE --for 4h quiets a rule."
+_FOOT = (
+    "The table alert_outbox has every alert, docs/runbook.md more on each kind; streaming-pipeline silence RULE --for 4h silences a rule."
+)
 _DOMAIN = "streaming-pipeline.invalid"  # a name that nobody has: RFC 2606
 _COLOUR = {"critical": "#b3261e", "warning": "#8a5a00", "info": "#1f5f99", "over": "#1b6e3c"}
 
@@ -22,34 +26,51 @@ def compose(message_id: str, alerts: Sequence[Alert], sender: str, recipients: S
     """The mail that tells of these alerts. The same alerts have the same Message-ID each time; `schema` names the pipeline."""
     alerts = _ordered(alerts)
     mail = EmailMessage()
-    mail["Subject"] = _subject(alerts, schema)
+    mail["Subject"] = _header(_subject(alerts, schema))
     mail["From"] = sender
     mail["To"] = ", ".join(recipients)
     mail["Date"] = datetime.now(UTC)
     mail["Message-ID"] = f"<{message_id}@{_DOMAIN}>"
     mail["Auto-Submitted"] = "auto-generated"
-    mail.set_content(_text_body(alerts), cte="quoted-printable")
-    mail.add_alternative(_html_body(alerts, schema), subtype="html", cte="quoted-printable")
+    mail.set_content(_unicode(_text_body(alerts)), cte="quoted-printable")
+    mail.add_alternative(_unicode(_html_body(alerts, schema)), subtype="html", cte="quoted-printable")
     return mail
+
+
+def _header(text: str) -> str:
+    """A header of words that may come from payloads: one line, and no encoded words, since Python would decode `=?utf-8?q?=0ABcc:…?=`
+    and write it out as two headers."""
+    line = "".join(character if character.isprintable() else " " for character in text)
+    return " ".join(line.split()).replace("=?", "= ?")
+
+
+def _unicode(text: str) -> str:
+    """The text without halves of surrogate pairs, as paths may have them; no mail can hold these."""
+    return text.encode(errors="replace").decode()
 
 
 def _ordered(alerts: Sequence[Alert]) -> list[Alert]:
     """The most severe first, what is over last, else as they began. Of several about the same the newest, which says so."""
     newest: dict[tuple[str, bool], Alert] = {}
     earlier: dict[tuple[str, bool], list[Alert]] = {}
-    for alert in sorted(alerts, key=lambda alert: (alert.created_at, alert.event_time)):
+    for alert in sorted(map(_harmless, alerts), key=lambda alert: (alert.created_at, alert.event_time)):
         key = (alert.fingerprint, alert.is_recovery)
         if key in newest:
             earlier.setdefault(key, []).append(newest[key])
         newest[key] = alert
     for key, before in earlier.items():
-        times = "once" if len(before) == 1 else f"{len(before):,} times"
+        times = "once" if len(before) == 1 else plural(len(before), "time")
         since = min(alert.event_time for alert in before).astimezone(UTC)
         newest[key] = replace(newest[key], message=f"{newest[key].message} Found {times} before, since {since:%Y-%m-%d %H:%M} UTC.")
     return sorted(
         newest.values(),
         key=lambda alert: (alert.is_recovery, -SEVERITIES.index(alert.severity), alert.event_time, alert.fingerprint),
     )
+
+
+def _harmless(alert: Alert) -> Alert:
+    """The alert with nothing of records in it that a mail program or a chat would take for more than text."""
+    return replace(alert, **{name: harmless(getattr(alert, name)) for name in ("message", "table_name", "subject", "metric", "query")})
 
 
 def _subject(alerts: Sequence[Alert], schema: str) -> str:
@@ -62,7 +83,7 @@ def _subject(alerts: Sequence[Alert], schema: str) -> str:
 def title(alert: Alert) -> str:
     """What an alert is about, in a few words."""
     kind = KINDS[alert.anomaly_type].title if alert.anomaly_type in KINDS else alert.anomaly_type
-    about = f": {shown(alert.subject)}" if alert.subject else ""
+    about = f": {harmless(alert.subject, NAME)}" if alert.subject else ""
     return f"{'over: ' if alert.is_recovery else ''}{kind}{about}"
 
 
@@ -83,8 +104,8 @@ def _facts(alert: Alert) -> list[tuple[str, str]]:
         ("Observed", _number(alert.observed)),
         ("Usual", _number(alert.expected)),
         ("Score", _number(alert.score)),
-        ("Threshold", "" if alert.threshold is None else f"{_number(alert.threshold)} (a finding from there on)"),
-        ("Rows found", f"{alert.findings:,}"),
+        ("Threshold", "" if alert.threshold is None else f"{_number(alert.threshold)} (from here on it is a finding)"),
+        ("Rows", f"{alert.findings:,}"),
         ("State", _state(alert)),
         ("Next", "" if alert.is_recovery else advice(alert.anomaly_type, not alert.is_ongoing)),
         ("Query", alert.query),
@@ -97,8 +118,8 @@ def _facts(alert: Alert) -> list[tuple[str, str]]:
 def _state(alert: Alert) -> str:
     """Whether it goes on, of what can end."""
     if _was_over(alert):
-        return "it was over when it was found"
-    return "goes on; you will be told of its end" if alert.is_ongoing else ""
+        return "it was over when monitoring found it"
+    return "still going on; a message will say when it is over" if alert.is_ongoing else ""
 
 
 def _was_over(alert: Alert) -> bool:

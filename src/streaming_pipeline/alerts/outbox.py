@@ -1,7 +1,7 @@
 """`alert_outbox`: an alert is written here first, once, and delivered later."""
 
 from collections.abc import Collection
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,7 +11,10 @@ from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import to_arrow_schema
 
 from streaming_pipeline import tables
-from streaming_pipeline.alerts.rules import LONGEST
+from streaming_pipeline.alerts.addresses import address_problem
+from streaming_pipeline.alerts.findings import SEVERITIES
+from streaming_pipeline.alerts.rules import CHANNELS, LONGEST
+from streaming_pipeline.foreign_text import NAME, harmless
 from streaming_pipeline.settings import Settings
 
 
@@ -56,15 +59,40 @@ class Alert:
 
 
 _NAMES = {f.name for f in fields(Alert)}
+_NEEDED = [f.name for f in fields(Alert) if f.default is MISSING and f.name != "rule"]
 _CHANGES = ("status", "channel", "attempts", "next_attempt_at", "sent_at", "recipients", "message_id", "reason")
 """What delivery may change of a row."""
+_STATUSES = ("PENDING", "SENT", "DEAD", "MUTED")
 
 
-def load(spark: SparkSession, settings: Settings, now: datetime) -> list[Alert]:
-    """All alerts that wait, and those of the last 30 days, which is as long as a cooldown can be; oldest first."""
+def load(spark: SparkSession, settings: Settings, now: datetime) -> tuple[list[Alert], list[str]]:
+    """All alerts that wait, and those of the last 30 days, which is as long as a cooldown can be, oldest first; and a sentence for each
+    row that is no alert, which is left as it is."""
     is_recent = F.coalesce("sent_at", "created_at") > F.lit(now - LONGEST)
     rows = spark.table(settings.table("alert_outbox")).where((F.col("status") == "PENDING") | is_recent)
-    return sorted((_alert(row.asDict()) for row in rows.collect()), key=_order)
+    alerts, damaged = [], []
+    for row in rows.collect():
+        alert = _alert(row.asDict())
+        if problem := _problem(alert):
+            damaged.append(
+                f"A row of alert_outbox is skipped (alert_id {harmless(row['alert_id'], NAME)}): {problem}. Correct or delete it."
+            )
+        else:
+            alerts.append(alert)
+    return sorted(alerts, key=_order), damaged
+
+
+def _problem(alert: Alert) -> str | None:
+    """What is wrong with a row that somebody else wrote or changed, if anything is."""
+    if missing := [name for name in _NEEDED if getattr(alert, name) is None]:
+        return f"{missing[0]} is NULL"
+    for name, known in (("severity", SEVERITIES), ("channel", CHANNELS), ("status", _STATUSES)):
+        if getattr(alert, name) not in known:
+            return f"{name} is '{harmless(getattr(alert, name), NAME)}', and must be one of {', '.join(known)}"
+    is_address = lambda one: one is not None and address_problem(one) is None  # noqa: E731
+    return next(
+        (f"'{harmless(one, NAME)}' of its recipients is no e-mail address" for one in alert.recipients if not is_address(one)), None
+    )
 
 
 def _order(alert: Alert) -> tuple:
@@ -108,7 +136,9 @@ def _alert(held: dict[str, Any]) -> Alert:
     """A row; of one that an older version wrote the newer columns are empty."""
     values = {name: value.astimezone(UTC) if isinstance(value, datetime) else value for name, value in held.items() if value is not None}
     values["recipients"] = tuple(values.get("recipients", ()))
-    return Alert(**{"rule": values.get("anomaly_type", ""), **{name: value for name, value in values.items() if name in _NAMES}})
+    # Also of a row that lacks what each has, which is then refused.
+    known = {"rule": values.get("anomaly_type", ""), **{name: value for name, value in values.items() if name in _NAMES}}
+    return Alert(**{**dict.fromkeys(_NEEDED), **known})
 
 
 def _plain(value: Any) -> Any:

@@ -16,13 +16,19 @@ from streaming_pipeline.alerts import outbox, webhook
 from streaming_pipeline.alerts.deliver import PATIENCE, Journal, Message, Outcome, Plan, Temporary, deliver, plan
 from streaming_pipeline.alerts.derive import Occasion, derive, still_open
 from streaming_pipeline.alerts.findings import failed_tasks, job_failure, read_looks
+from streaming_pipeline.alerts.line import TIMEOUT_SECONDS
 from streaming_pipeline.alerts.mail import compose, title, webhook_text
 from streaming_pipeline.alerts.outbox import Alert
 from streaming_pipeline.alerts.rules import LONGEST, WITHOUT_FILE, Rules, load_rules
 from streaming_pipeline.alerts.silence import silences
-from streaming_pipeline.alerts.smtp import TIMEOUT_SECONDS, MailServer, SmtpSettings
+from streaming_pipeline.alerts.smtp import MailServer, SmtpSettings
 from streaming_pipeline.errors import PipelineError, UsageError
+from streaming_pipeline.foreign_text import harmless
 from streaming_pipeline.settings import Settings
+from streaming_pipeline.wording import plural
+
+_MOST_SAID = 3
+"""So many files and rows that could not be read are named."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +42,8 @@ class Sending:
     failed_tasks: tuple[str, ...]
     problems: tuple[str, ...]
     """Sentences for which the task must fail."""
+    damaged: tuple[str, ...] = ()
+    """Sentences about files and rows that could not be read, and were passed over."""
 
     @property
     def records(self) -> int:
@@ -46,16 +54,17 @@ class Sending:
     def note(self) -> str:
         """The same in a sentence."""
         told = (
-            f"{len(alerts):,} {name}{_in_messages(alerts) if name == 'sent' else _about(alerts)}"
+            f"{plural(len(alerts), 'alert')} {name}{_in_messages(alerts) if name == 'sent' else _about(alerts)}"
             for name, alerts in self.became.items()
             if alerts
         )
-        return ": ".join(filter(None, (", ".join(told), "; ".join(self.waiting_for))))
+        said = ": ".join(filter(None, (", ".join(told), "; ".join(self.waiting_for))))
+        more = f"{len(self.damaged) - _MOST_SAID:,} more cannot be read." if len(self.damaged) > _MOST_SAID else ""
+        return "; ".join(filter(None, (said, " ".join(filter(None, (*self.damaged[:_MOST_SAID], more))))))
 
 
 def _in_messages(alerts: Iterable[Alert]) -> str:
-    messages = len({alert.message_id for alert in alerts})
-    return f" in {messages:,} message{'' if messages == 1 else 's'}"
+    return f" in {plural(len({alert.message_id for alert in alerts}), 'message')}"
 
 
 def _about(alerts: Iterable[Alert]) -> str:
@@ -85,7 +94,9 @@ def send_alerts(
     tables.create_missing(spark, settings, [tables.ALERT_OUTBOX, tables.ALERT_SILENCES, tables.MONITOR_LOGS])
     folder = Path(settings.runs_dir, "alerts", settings.schema)
     journal, cursor = Journal(folder / "sent"), folder / "derived_until"
-    known, begun = _settle(spark, settings, outbox.load(spark, settings, now), journal)
+    known, damaged = outbox.load(spark, settings, now)
+    known, begun = _settle(spark, settings, known, journal)
+    damaged = [*journal.damaged, *damaged]
 
     problems: list[str] = []
     rules, secrets, looks, new = WITHOUT_FILE, {}, [], []
@@ -95,16 +106,16 @@ def send_alerts(
         still = still_open(known)
         kinds = {rule.finding for rule in rules.rules} | {alert.anomaly_type for alert in still}
         is_drift_open = any("drift" in alert.anomaly_type for alert in still)
-        looks = read_looks(spark, settings, _read_cursor(cursor) or now - LONGEST, kinds, is_drift_open)
+        looks = read_looks(spark, settings, _read_cursor(cursor, now) or now - LONGEST, kinds, is_drift_open)
         known = _rerouted(known, rules, secrets)
         new = derive(looks, None, False, rules, known, _occasion(settings, link, secrets, now))
     except Exception as error:
         # Whatever it is: that a task of this run failed only this run knows.
-        first_line = " ".join(str(error).split("\n")[0].split())[:200]
+        first_line = harmless(str(error).split("\n")[0], 200)
         said = (
             str(error) if isinstance(error, UsageError) else f"What monitoring found cannot be read ({type(error).__name__}: {first_line})."
         )
-        problems.append(f"{said} Until that is right, nothing but a failed run is told.")
+        problems.append(f"{said} Until that is fixed, only failed runs are reported.")
         rules, looks = WITHOUT_FILE, []
     failed = failed_tasks(states)
     failure = job_failure(failed, settings, now) if failed else None
@@ -130,18 +141,22 @@ def send_alerts(
         try:
             deliver(messages, senders, journal, outcome, patience)
         finally:
+            # Before the table is written: what a delivery that goes on yet has done then, the journal alone knows.
+            until_sent.close()
             changed = [decided[alert.alert_id] for alert in known if decided.get(alert.alert_id, alert) != alert]
             outbox.update(spark, settings, [*changed, *outcome.alerts.values()])
             for message in planned.messages:
                 if all(outcome.is_final(alert) for alert in message.alerts):
                     journal.forget(message.message_id)
     problems += [journal.fault] if journal.fault else []
+    for said in damaged:
+        print(said)
     for alert in new:
-        print(f"{alert.severity.upper()} {alert.anomaly_type}: {alert.message}")
+        print(f"{alert.severity.upper()} {alert.anomaly_type}: {harmless(alert.message)}")
     through = {alert.alert_id for alert in (*planned.muted, *planned.held)}
     waiting = [outcome.alerts.get(alert.alert_id, alert) for alert in candidates if alert.alert_id not in through]
     waiting = [alert for alert in waiting if alert.status == "PENDING"]
-    return _summary(new, planned, outcome, waiting, senders, failed, problems)
+    return replace(_summary(new, planned, outcome, waiting, senders, failed, problems), damaged=tuple(damaged))
 
 
 def _summary(
@@ -155,18 +170,17 @@ def _summary(
 ) -> Sending:
     problems = [*problems, *outcome.wrong.values()]
     if dead := outcome.of("DEAD"):
-        number = "1 alert" if len(dead) == 1 else f"{len(dead):,} alerts"
         reasons = "; ".join(reason for reason, _ in Counter(alert.reason for alert in dead).most_common(3))
         problems.append(
-            f"{number} could not be delivered: DEAD in alert_outbox ({reasons}). Mend that, then `streaming-pipeline resend`, or the job "
-            "resend_alerts."
+            f"{plural(len(dead), 'alert')} could not be delivered: DEAD in alert_outbox ({reasons}). Fix the cause, then run "
+            "`streaming-pipeline resend`, or the job resend_alerts."
         )
     muted = {alert.alert_id: alert for alert in (*planned.muted, *new) if alert.status == "MUTED"}
     became = {
         "sent": outcome.of("SENT"),
         "muted": list(muted.values()),
         "dead": dead,
-        "held by a cooldown": planned.held,
+        "held back by a cooldown": planned.held,
         "waiting": waiting,
     }
     why = (alert.reason if alert.channel in senders else f"{CHANNELS[alert.channel].setting} is not set" for alert in waiting)
@@ -183,7 +197,7 @@ def run_link(settings: Settings, workspace_url: str, job_id: str) -> str:
 def fail_if_something_is_wrong(sending: Sending) -> None:
     """Raise `PipelineError` if a task of the run failed, since this one comes last and the run takes its state from it, or if alerts
     could not be told."""
-    failed = [f"The run failed, since {', '.join(sending.failed_tasks)} failed."] if sending.failed_tasks else []
+    failed = [f"The run failed because {', '.join(sending.failed_tasks)} failed."] if sending.failed_tasks else []
     if said := [*failed, *sending.problems]:
         raise PipelineError(" ".join(said))
 
@@ -243,7 +257,7 @@ def _senders(
     if smtp:
         senders["email"] = partial(_mail, until_sent.enter_context(MailServer(smtp, timeout_seconds)), name)
     if url := _checked(webhook.url_of, secrets, problems):
-        senders["webhook"] = partial(_post, url, name)
+        senders["webhook"] = partial(_post, url, name, timeout_seconds)
     return senders
 
 
@@ -255,12 +269,12 @@ def _name(settings: Settings) -> str:
 def _mail(server: MailServer, name: str, message: Message) -> str | None:
     if not message.recipients:
         # Others have recipients of their own, and need not wait.
-        raise Temporary("SMTP_TO is not set, and the rule names no recipients: say who gets the mails")
+        raise Temporary("SMTP_TO is not set, and the rule names no recipients: set one of them")
     return server.send(compose(message.message_id, message.alerts, server.settings.sender, message.recipients, name), message.recipients)
 
 
-def _post(url: str, name: str, message: Message) -> None:
-    webhook.post(url, webhook_text(message.alerts, name))
+def _post(url: str, name: str, timeout_seconds: float, message: Message) -> None:
+    webhook.post(url, webhook_text(message.alerts, name), timeout_seconds)
 
 
 def _settle(
@@ -281,12 +295,16 @@ def _settle(
     return [settled.get(alert.alert_id, alert) for alert in known], begun
 
 
-def _read_cursor(file: Path) -> datetime | None:
-    """Up to which look findings became alerts. It saves reading: deriving an alert twice adds nothing."""
+def _read_cursor(file: Path, now: datetime) -> datetime | None:
+    """Up to which look findings became alerts; None if the file is missing, or says what cannot be.
+
+    It saves reading: deriving an alert twice adds nothing.
+    """
     try:
-        return datetime.fromisoformat(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        until = datetime.fromisoformat(file.read_text(encoding="utf-8")).astimezone(UTC)
+    except (OSError, ValueError, OverflowError):
         return None
+    return until if until <= now else None
 
 
 def _write_cursor(file: Path, run_time: datetime) -> None:

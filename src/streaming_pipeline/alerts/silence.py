@@ -36,7 +36,8 @@ def parse_for(text: str) -> timedelta:
 
 def silences(spark: SparkSession, settings: Settings, now: datetime) -> dict[str, datetime]:
     """Rule → until when it is silent, of those that are."""
-    rows = spark.table(settings.table("alert_silences")).groupBy("rule").agg(F.max_by("until", "created_at").alias("until"))
+    orders = spark.table(settings.table("alert_silences")).where("rule IS NOT NULL AND until IS NOT NULL")
+    rows = orders.groupBy("rule").agg(F.max_by("until", "created_at").alias("until"))
     return {row["rule"]: row["until"].astimezone(UTC) for row in rows.collect() if row["until"].astimezone(UTC) > now}
 
 

@@ -4,15 +4,17 @@ import re
 import smtplib
 import socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from email.message import EmailMessage
+from threading import Lock
 
 from streaming_pipeline.alerts.addresses import HOST, split_addresses
 from streaming_pipeline.alerts.deliver import Refused, Temporary
+from streaming_pipeline.alerts.line import LIMIT_OF_TIMEOUTS, TIMEOUT_SECONDS, Line
 from streaming_pipeline.errors import PipelineError, UsageError
 
-TIMEOUT_SECONDS = 20.0
 _SECURITY = ("STARTTLS", "TLS")
 
 
@@ -73,12 +75,17 @@ class SmtpSettings:
 
 
 class MailServer:
-    """A connection to the mail server, opened when it is first needed and kept for the next mail."""
+    """A connection to the mail server, opened when it is first needed and kept for the next mail.
+
+    The server may be silent for `timeout_seconds`, and a whole delivery, with connection and log-in, may take three times that.
+    """
 
     def __init__(self, settings: SmtpSettings, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
         self.settings = settings
         self.timeout_seconds = timeout_seconds
         self._server: smtplib.SMTP | None = None
+        self._line = Line()
+        self._in_use = Lock()
 
     def __enter__(self) -> "MailServer":
         return self
@@ -88,34 +95,66 @@ class MailServer:
 
     def connect(self) -> None:
         """Connect and log in, unless that is done. Raises `Temporary`, and `PipelineError` where a setting is wrong."""
-        if self._server is None:
-            self._server = self._connect()
+        with self._delivery():
+            pass
 
     def send(self, mail: EmailMessage, recipients: tuple[str, ...]) -> str | None:
         """Hand a mail over; returns a remark if the server refused it for some recipients for good.
 
         Raises `Temporary` and `Refused`, and `PipelineError` where a setting is wrong.
         """
-        self.connect()
-        try:
-            refused = self._server.send_message(mail, self.settings.sender, list(recipients))
-        except (smtplib.SMTPException, OSError) as error:
-            # The next mail goes by a new connection, whatever state this one is in.
-            self.close()
-            raise self._failure(error, recipients) from None
+        with self._delivery() as server:
+            try:
+                refused = server.send_message(mail, self.settings.sender, list(recipients))
+            except (smtplib.SMTPException, OSError) as error:
+                # The next mail goes by a new connection, whatever state this one is in.
+                self._leave(is_polite=isinstance(error, (smtplib.SMTPResponseException, smtplib.SMTPRecipientsRefused)))
+                raise self._failure(error, recipients) from None
         return self._remark(refused, recipients) if refused else None
 
     def close(self) -> None:
-        """Say good-bye, if there is a connection."""
+        """Say good-bye, if there is a connection; a delivery that another thread is about is cut off."""
+        if not self._in_use.acquire(blocking=False):
+            self._line.cut()
+            return
+        try:
+            with self._line.limited(self.timeout_seconds):
+                self._leave()
+        finally:
+            self._in_use.release()
+
+    @contextmanager
+    def _delivery(self) -> Iterator[smtplib.SMTP]:
+        """The server, connected; the line is cut if the block takes too long, whatever waits on it."""
+        with self._in_use:
+            if self._server is None:
+                self._line = Line()
+            with self._line.limited(self._limit_seconds):
+                try:
+                    self._server = self._server or self._connect()
+                    yield self._server
+                finally:
+                    if self._line.is_cut:
+                        self._leave(is_polite=False)
+
+    @property
+    def _limit_seconds(self) -> float:
+        return LIMIT_OF_TIMEOUTS * self.timeout_seconds
+
+    def _leave(self, is_polite: bool = True) -> None:
+        """Give the connection up, with a good-bye unless the server is not to be waited for."""
         server, self._server = self._server, None
-        if server is not None:
-            try:
+        if server is not None and is_polite:
+            with suppress(smtplib.SMTPException, OSError):
                 server.quit()
-            except (smtplib.SMTPException, OSError):
-                server.close()
+        if server is not None:
+            server.close()
+        self._line.close()
 
     def _failure(self, error: Exception, recipients: tuple[str, ...]) -> Exception:
         """What it means that a mail was not taken."""
+        if self._line.is_cut:  # it may have been taken: the answer is what is missing
+            return Temporary(self._too_slow, is_unclear=True, is_connection=True)
         match error:
             case smtplib.SMTPRecipientsRefused():
                 told = _told(error.recipients)
@@ -130,7 +169,7 @@ class MailServer:
                 return Refused(f"the server says {_said(error)}")
             case smtplib.SMTPResponseException():
                 return Temporary(f"the server says {_said(error)}")
-        # It may have been taken: the answer is what is missing.
+        # It may have been taken here, too.
         return Temporary(f"{self.settings.place} went away ({_short(error)})", is_unclear=True)
 
     def _remark(self, refused: Mapping[str, tuple[int, bytes]], recipients: tuple[str, ...]) -> str:
@@ -140,23 +179,39 @@ class MailServer:
             raise Temporary(f"refused for now: {_told(refused)}", left=later, have_it=True)
         return f"refused for {_told(refused)}"
 
+    @property
+    def _too_slow(self) -> str:
+        return f"{self.settings.place} took longer than {self._limit_seconds:g} s for one delivery, and was cut off"
+
     def _connect(self) -> smtplib.SMTP:
         ours = self.settings
         context = _context(ours.ca_location)
         server: smtplib.SMTP | None = None
         try:
-            if ours.security == "TLS":
-                server = smtplib.SMTP_SSL(ours.host, ours.port, timeout=self.timeout_seconds, context=context)
-            else:
-                server = smtplib.SMTP(ours.host, ours.port, timeout=self.timeout_seconds)
+            server = _Smtp(self._line, context if ours.security == "TLS" else None, ours.host, ours.port, self.timeout_seconds)
+            if ours.security == "STARTTLS":
                 server.starttls(context=context)
             if ours.username:
                 server.login(ours.username, ours.password or "")
             return server
         except BaseException as error:
+            is_cut = self._line.is_cut
             if server is not None:
                 server.close()
-            raise _translated(error, ours) from None
+            self._line.close()
+            raise (Temporary(self._too_slow, is_connection=True) if is_cut else _translated(error, ours)) from None
+
+
+class _Smtp(smtplib.SMTP):
+    """A connection over a line; with a context over TLS from the start."""
+
+    def __init__(self, line: Line, context: ssl.SSLContext | None, host: str, port: int, timeout: float) -> None:
+        self._line, self._context = line, context
+        super().__init__(host, port, timeout=timeout)
+
+    def _get_socket(self, host: str, port: int, timeout: float) -> socket.socket:
+        connection = self._line.open((host, port), timeout)
+        return self._context.wrap_socket(connection, server_hostname=host) if self._context else connection
 
 
 def _translated(error: BaseException, ours: SmtpSettings) -> BaseException:

@@ -75,7 +75,8 @@ class Rhythm:
     @classmethod
     def from_json(cls, held: dict[str, Any]) -> "Rhythm":
         """What `to_json` wrote."""
-        return cls(np.array(held["rates"]), np.array(held["weights"]), held["seen"], held["usual"])
+        rates, weights = (np.array(held[name], dtype=float).reshape(HOURS) for name in ("rates", "weights"))
+        return cls(rates, weights, float(held["seen"]), float(held["usual"]))
 
 
 def residuals(counts: np.ndarray, expected: np.ndarray) -> np.ndarray:

@@ -131,4 +131,4 @@ class Summary:
         bins, *parts = held["bins"]
         for part, values in zip((summary.count, summary.means, summary.m2), parts, strict=True):
             part[bins] = values
-        return cls(summary.edges, summary.count, summary.means, summary.m2, held["lowest"], held["highest"])
+        return cls(summary.edges, summary.count, summary.means, summary.m2, float(held["lowest"]), float(held["highest"]))

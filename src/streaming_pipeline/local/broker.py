@@ -240,7 +240,7 @@ class Broker:
             if pid:
                 datetime.fromisoformat(state["since"])
             numbers = [*([pid] if pid else []), *([ports[listener] for listener in LISTENERS] if pid or ports else [])]
-            if not all(isinstance(number, int) for number in numbers):
+            if not all(isinstance(number, int) and number > 0 for number in numbers) or max(numbers[-len(LISTENERS) :], default=0) > 65535:
                 raise ValueError("not as it was written")
             return state
         except (FileNotFoundError, NotADirectoryError):

@@ -25,6 +25,10 @@ _DOTTED_FILE_KEYS = {"whl", "jar", "requirements", "dependencies"}  # here a nam
 
 _REFERENCE = re.compile(r"\$\{([A-Za-z][\w-]*(?:(?:\.[\w-]+)|(?:\[\d+\]))*)\}")
 
+_MOST_REFERENCES = 20_000
+_LONGEST_TEXT = 100_000
+"""References to references to references grow without end; the bundle as shipped follows some hundreds."""
+
 
 @dataclass(frozen=True)
 class Bundle:
@@ -205,6 +209,7 @@ class _References:
     def __init__(self, roots: dict[str, Any]) -> None:
         self.roots = roots
         self.following: list[str] = []
+        self.followed = 0
 
     def resolve(self, value: Any, where: str) -> Any:
         """`value` with its references replaced; a text that is nothing but a reference takes the value's own type."""
@@ -222,6 +227,8 @@ class _References:
 
     def text(self, path: str, around: str, where: str) -> str:
         value = self.look_up(path, where)
+        if isinstance(value, str) and len(value) > _LONGEST_TEXT:
+            raise UsageError(f"{where}: ${{{path}}} has grown to {len(value):,} characters: {_LONGEST_TEXT:,} are the most inside a text.")
         if isinstance(value, dict | list):
             raise UsageError(f"{where}: ${{{path}}} is a {shape(value)} and cannot stand inside the text {around!r}.")
         return str(value).lower() if isinstance(value, bool) else str(value)
@@ -233,6 +240,9 @@ class _References:
         if path in self.following:
             circle = " → ".join([*self.following[self.following.index(path) :], path])
             raise UsageError(f"{where}: the reference goes in a circle: {circle}.")
+        self.followed += 1
+        if self.followed > _MOST_REFERENCES:
+            raise UsageError(f"{where}: ${{{path}}}: there are more than {_MOST_REFERENCES:,} references to follow. Write fewer of them.")
         self.following.append(path)
         value: Any = self.roots
         for depth, part in enumerate(parts):

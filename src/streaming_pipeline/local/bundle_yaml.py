@@ -6,11 +6,14 @@ from typing import Any, NoReturn
 
 import yaml
 
-from streaming_pipeline.config_files import UniqueKeys
+from streaming_pipeline.config_files import UniqueKeys, bounded_text
 from streaming_pipeline.errors import UsageError
 
 # The item of such a list is known by this field; overrides of the same item are merged into it.
 LIST_KEYS = {"tasks": "task_key", "job_clusters": "job_cluster_key", "parameters": "name", "environments": "environment_key"}
+
+_LARGEST = 100_000
+"""Values of a file with its aliases written out."""
 
 
 def place(mapping: Mapping[str, Any]) -> str:
@@ -76,16 +79,27 @@ def _is_anchor_block(node: yaml.Node) -> bool:
     return all(_is_anchor_block(part[1] if isinstance(part, tuple) else part) for part in node.value)
 
 
+def _written_out(node: yaml.Node, known: dict[int, int]) -> int:
+    """How many values a node has once each alias in it is written out; endless recursion for one that holds itself."""
+    if id(node) not in known:
+        parts = node.value if isinstance(node, yaml.CollectionNode) else []
+        parts = [part for pair in parts for part in (pair if isinstance(pair, tuple) else (pair,))]
+        known[id(node)] = 1 + sum(_written_out(part, known) for part in parts)
+    return known[id(node)]
+
+
 def read_yaml(path: Path, shown: str) -> tuple[dict[str, Any], set[str]]:
     """One file, called `shown` in messages, as nested mappings; and which keys of its top hold nothing but anchors for use elsewhere."""
     try:
-        loader = _Loader(path.read_text(encoding="utf-8"))
+        loader = _Loader(bounded_text(path, shown))
         loader.name = shown
         node = loader.get_single_node()
         if node is None:
             return {}, set()
         if not isinstance(node, yaml.MappingNode):
             raise UsageError(f"{shown}: expected keys such as 'resources:' at the top.")
+        if _written_out(node, {}) > _LARGEST:
+            raise UsageError(f"{shown}: its aliases (*name) repeat so much that it has more than {_LARGEST:,} values: write fewer of them.")
         return loader.construct_document(node), {key.value for key, value in node.value if _is_anchor_block(value)}
     except OSError as error:
         raise UsageError(f"{shown} cannot be read ({error.strerror}): run this in the project's folder, where databricks.yml is.") from None
@@ -96,6 +110,8 @@ def read_yaml(path: Path, shown: str) -> tuple[dict[str, Any], set[str]]:
         raise UsageError(f"{shown}:{line}: not valid YAML: {error.problem}.") from None
     except yaml.YAMLError as error:
         raise UsageError(f"{shown}: not valid YAML: {str(error).splitlines()[0]}.") from None
+    except RecursionError:
+        raise UsageError(f"{shown}: lists and mappings are nested too deep, or one holds itself.") from None
 
 
 def merge(base: Any, over: Any, key: str = "") -> Any:

@@ -15,6 +15,8 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
+from streaming_pipeline.foreign_text import NAME, harmless
+
 Rows = Sequence[dict[str, Any]]
 
 # Colours that stand for one of the page's: it replaces them when the picture is written.
@@ -137,7 +139,9 @@ def heat_map(cells: Rows, names: Mapping[str, str]) -> Figure:
     axes.plot(*_columns(drifts), ".", color=ALARM, markersize=3)
     axes.set_xlim(*mdates.date2num([min(cell["window_start"] for cell in cells), max(cell["window_end"] for cell in cells)]))
     axes.set_ylim(-0.5, len(columns) - 0.5)
-    axes.set_yticks(range(len(columns)), [names.get(column, column) for column in columns])
+    # A name may come from a payload; behind a dollar matplotlib would read a formula.
+    labels = [harmless(names.get(column, column), NAME).replace("$", r"\$") for column in columns]
+    axes.set_yticks(range(len(columns)), labels)
     axes.grid(False)
     axes.xaxis_date()
     _of_time(axes)

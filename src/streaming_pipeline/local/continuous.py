@@ -10,7 +10,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from streaming_pipeline.local.runner import why
 from streaming_pipeline.local.spark import new_session
 from streaming_pipeline.run_log import held_back
 from streaming_pipeline.settings import Settings
+from streaming_pipeline.wording import duration, plural
 
 KEPT_RUNS = 20
 """So many of the newest runs keep their folder, besides those that failed or told somebody of something."""
@@ -78,8 +79,9 @@ class Figures:
         return (math.exp(size / 100) - 1) / 1000
 
     def __str__(self) -> str:
-        p50, p95 = (_duration(self.latency_seconds(share)) for share in (0.5, 0.95)) if self.latencies else ("none",) * 2
-        return f"{self.records:,} records, latency p50 {p50}, p95 {p95}, waiting {'?' if self.waiting is None else f'{self.waiting:,}'}"
+        p50, p95 = (duration(self.latency_seconds(share)) for share in (0.5, 0.95)) if self.latencies else ("none",) * 2
+        waiting = "unknown" if self.waiting is None else f"{self.waiting:,}"
+        return f"{plural(self.records, 'record')}, latency p50 {p50}, p95 {p95}, waiting {waiting}"
 
 
 def run_continuously(home: Path, *, console: Console, **options: Any) -> SparkSession:
@@ -105,7 +107,7 @@ def run_continuously(home: Path, *, console: Console, **options: Any) -> SparkSe
             end_callbacks(ready.spark)
             sessions.are_for_few = figures.waiting is not None and figures.waiting <= FEW_RECORDS
             runs += 1
-            reporter.say(f"{run.started.astimezone():%H:%M:%S}  {run.state} in {run.seconds:.1f} s: {figures}")
+            reporter.say(f"{run.started.astimezone():%H:%M:%S}  {run.state} in {duration(run.seconds)}: {figures}")
             if run.state == "SUCCESS":
                 in_a_row = 0
                 if not rows.get(_TELL):  # else a mail leads to its page
@@ -123,13 +125,13 @@ def run_continuously(home: Path, *, console: Console, **options: Any) -> SparkSe
             sessions.forget()
             reporter.say(f"  {why(run)} ({run.run_dir / 'index.html'})")
             if runs == 1:
-                raise PipelineError("The first run failed, and so would those after it: mend that, and start again.")
+                raise PipelineError("The first run failed, and later ones would fail too: fix the cause, then start again.")
             if not _answers(ready.spark):
-                raise PipelineError(f"Spark has ended, {home / 'logs'} may say why: start again.")
+                raise PipelineError(f"Spark has ended: start again. {home / 'logs'} may say why.")
             stop.wait(min(2**in_a_row, LONGEST_PAUSE_SECONDS))
             in_a_row += 1
-    after = timedelta(seconds=round(time.monotonic() - began))
-    reporter.say(f"Stopped after {runs:,} runs, {failed:,} of them failed, in {after}: {total}")
+    took = duration(time.monotonic() - began)
+    reporter.say(f"Stopped after {plural(runs, 'run')} ({failed:,} failed) in {took}: {total}")
     return ready.spark
 
 
@@ -216,10 +218,6 @@ def _answers(spark: SparkSession) -> bool:
         return spark.range(1).count() == 1
     except Exception:  # whatever a connection to a JVM that is gone ends with
         return False
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds:.1f} s" if seconds < 120 else str(timedelta(seconds=round(seconds)))
 
 
 class _Stop:

@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from streaming_pipeline import synthetic
+from streaming_pipeline.alerts.incidents import data_verdict, incidents, pipeline_verdict
 from streaming_pipeline.errors import UsageError
 from streaming_pipeline.local.broker import Broker, running_broker
 from streaming_pipeline.local.job import only_run, run_on_laptop
@@ -21,6 +22,7 @@ from streaming_pipeline.local.report import write_report
 from streaming_pipeline.producer import ProduceReport, produce
 from streaming_pipeline.queries import query
 from streaming_pipeline.settings import DEFAULT_TOPIC, KafkaSettings, Settings
+from streaming_pipeline.wording import duration, plural
 
 GROUND_TRUTH = "ground_truth.jsonl"
 MOST_SHOWN = 5
@@ -38,10 +40,12 @@ def run_demo(home: Path, *, count: int = 300_000, seed: int = 7, console: Consol
     console.print(f"[bold]1 · Kafka[/bold]  a broker of its own in {_short(home)}: TLS, client certificates")
     with running_broker(home) as broker:
         broker.create_topic(DEFAULT_TOPIC)
-        console.print(f"[bold]2 · Events[/bold]  {count:,} over 14 days, with known faults among them (seed {seed})")
-        report = produce_with_progress(broker.kafka_settings("SSL"), synthetic.generate(count, seed=seed), home, console)
-        console.print(f"   {report.delivered:,} records delivered in {report.seconds:.0f} s")
-        console.print("[bold]3 · The job[/bold]  full_streaming_pipeline, as databricks.yml and notebooks/ have it")
+        console.print(f"[bold]2 · Events[/bold]  {plural(count, 'event')} over 14 days, with known faults among them (seed {seed})")
+        events = synthetic.generate(count, seed=seed)
+        report = produce_with_progress(broker.kafka_settings("SSL"), events, console)
+        synthetic.write_ground_truth(home / GROUND_TRUTH, events.truth)
+        console.print(f"   {plural(report.delivered, 'record')} delivered in {duration(report.seconds)}")
+        console.print("[bold]3 · The job[/bold]  full_streaming_pipeline, as databricks.yml and notebooks/ define it")
         with running_mailbox(broker.certificates, home / "mail") as (mailbox, smtp):
             run, spark = run_on_laptop(home, secrets={**broker.secrets("SSL"), **smtp}, console=console)
         if run.state == "SUCCESS":
@@ -61,47 +65,49 @@ def run_demo(home: Path, *, count: int = 300_000, seed: int = 7, console: Consol
     return run.state == "SUCCESS"
 
 
-def produce_with_progress(kafka: KafkaSettings, events: synthetic.Generated, home: Path, console: Console) -> ProduceReport:
-    """Send generated events, with a bar on a terminal, and keep the truth about them in the home folder."""
+def produce_with_progress(kafka: KafkaSettings, events: synthetic.Generated, console: Console) -> ProduceReport:
+    """Send generated events, with a bar on a terminal."""
     columns = (TextColumn("  "), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("produce", total=len(events))
-        report = produce(kafka, events, progress=lambda delivered: bar.update(task, completed=delivered))
-    synthetic.write_ground_truth(home / GROUND_TRUTH, events.truth)
-    return report
+        return produce(kafka, events, progress=lambda delivered: bar.update(task, completed=delivered))
 
 
 def show_tables(spark: SparkSession, settings: Settings, console: Console) -> None:
-    """How many rows each data table holds, and the conservation law."""
+    """How many rows each data table holds, the conservation law, and the verdicts on the pipeline and on the data."""
+    spark.sql(f"USE `{settings.catalog}`.`{settings.schema}`")
     names = ("bronze_events", "silver_events", "duplicate_events", "quarantined_events", "gold_anomaly_predictions")
     rows = {name: spark.table(settings.table(name)).count() for name in names}
     console.print(_table("table", ("rows", True), rows=[(name, f"{count:,}") for name, count in rows.items()]))
-    look = spark.table(settings.table("monitor_logs")).orderBy("run_time", ascending=False).first()
+    newest = spark.table(settings.table("monitor_logs")).orderBy("run_time", ascending=False).first()
     console.print(
         f"bronze {rows['bronze_events']:,} = silver {rows['silver_events']:,} + duplicates {rows['duplicate_events']:,} + quarantine "
-        f"{rows['quarantined_events']:,}; unaccounted {look['unaccounted_records']}, lost {look['lost_records']}, "
-        f"waiting on the topic {look['kafka_lag_records']}; {look['late_events']:,} late; status [bold]{look['status']}[/bold]",
+        f"{rows['quarantined_events']:,}; unaccounted for {newest['unaccounted_records']}, lost {newest['lost_records']}, "
+        f"waiting on the topic {newest['kafka_lag_records']}; {plural(newest['late_events'], 'event')} late",
         soft_wrap=True,
     )
+    found = incidents(row.asDict() for row in spark.sql(query("alerts")).collect())
+    console.print(f"[bold]Pipeline:[/bold] {pipeline_verdict(newest['status'], found)}", highlight=False)
+    console.print(f"[bold]Data:[/bold]     {data_verdict(newest['status'], found)}", highlight=False)
 
 
 def show_verdicts(verdicts: Iterable[Verdict], console: Console) -> None:
     """What was found of each kind of fault that had been put in."""
     rows = [(verdict.kind, f"{verdict.injected:,}", f"{verdict.found:,}", verdict.note) for verdict in verdicts]
-    console.print("\nWhat was put in, and what of it the tables show:")
+    console.print("\nThe faults that were put in, and how many of them were found:")
     console.print(_table("fault", ("put in", True), ("found", True), "note", rows=rows))
 
 
 def show_mails(mailbox: Mailbox, console: Console) -> None:
     """The mails that the run sent, as somebody on call gets them."""
-    console.print(f"\n[bold]5 · Who was told[/bold]  {len(mailbox.mails)} mail, delivered to a mail server on this machine")
+    console.print(f"\n[bold]5 · Alerts[/bold]  {plural(len(mailbox.mails), 'e-mail')} sent, to a mail server on this machine")
     for number, mail in enumerate(mailbox.mails, 1):
         lines = [f"[bold]To[/bold]       {mail['To']}", f"[bold]Subject[/bold]  {escape(mail['Subject'])}"]
         text = mail.get_body(("plain",)).get_content().replace("\r\n", "\n")
         for part in text.split("\n\n")[:-1][:MOST_SHOWN]:  # the last one is the foot
-            headline, told, *_ = part.split("\n")
-            lines += [f"  [bold]{escape(headline)}[/bold]", f"  {escape(told)}"]
-        lines.append(f"The whole mail, with numbers and queries: {_short(mailbox.folder / f'{number:03}.html')}")
+            headline, message, *_ = part.split("\n")
+            lines += [f"  [bold]{escape(headline)}[/bold]", f"  {escape(message)}"]
+        lines.append(f"The whole e-mail, with numbers and queries: {_short(mailbox.folder / f'{number:03}.html')}")
         console.print("\n".join(lines), soft_wrap=True, highlight=False)
 
 
@@ -118,7 +124,11 @@ def _table(*columns: str | tuple[str, bool], rows: list[tuple]) -> Table:
 def _empty(home: Path) -> None:
     """Empty the demo's folder; a folder that holds anything but an earlier demo is left alone."""
     if home.exists() and any(home.iterdir()) and not (home / _MARK).exists():
-        raise UsageError(f"{home} is not empty and no earlier demo's: the demo empties its folder, so name another --home.")
+        raise UsageError(f"{home} is not empty and holds no earlier demo. The demo empties its folder, so name another --home.")
+    if (home / "config").exists():
+        raise UsageError(
+            f"{home / 'config'} would be deleted, and the demo uses the shipped configuration: move it, or name another --home."
+        )
     with only_run(home):
         Broker(home).stop()  # of a demo that was killed
         for entry in home.iterdir():

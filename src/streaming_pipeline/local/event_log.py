@@ -3,6 +3,7 @@
 import io
 import json
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -47,13 +48,9 @@ def jobs_within(folder: Path, periods: Iterable[tuple[float, float]]) -> list[di
 
 
 def _events(folder: Path) -> Iterator[dict[str, Any]]:
-    """The log's events about jobs and stages; what a Spark that still runs has not written yet is not there."""
-    for file in sorted(folder.glob("*")):
-        with pa.input_stream(file, compression="zstd") as log:
-            lines = io.BufferedReader(log)
-            try:
-                for line in lines:
-                    if line.startswith((b'{"Event":"SparkListenerJobStart"', b'{"Event":"SparkListenerStageCompleted"')):
-                        yield json.loads(line)
-            except (OSError, json.JSONDecodeError):  # its end, while it is being written
-                return
+    """The log's events about jobs and stages; what a Spark that still runs has not written yet, or what is damaged, is not there."""
+    for file in sorted(file for file in folder.glob("*") if file.is_file()):
+        with suppress(OSError, ValueError), pa.input_stream(file, compression="zstd") as log:  # its end, while it is being written
+            for line in io.BufferedReader(log):
+                if line.startswith((b'{"Event":"SparkListenerJobStart"', b'{"Event":"SparkListenerStageCompleted"')):
+                    yield json.loads(line)

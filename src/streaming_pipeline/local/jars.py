@@ -98,7 +98,7 @@ def _whole(folder: Path) -> list[Path]:
     try:
         sizes = json.loads((folder / _MANIFEST).read_text())
         changed = any((folder / name).stat().st_size != size for name, size in sizes.items())
-    except (OSError, ValueError):
+    except (OSError, ValueError, AttributeError, TypeError):  # none, half of one, or something else
         return []
     return [] if changed else [folder / name for name in sizes]
 

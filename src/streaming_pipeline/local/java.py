@@ -27,6 +27,8 @@ USUAL_PLACES = (
     "~/.jdks/*",
 )
 
+_NO_MEMORY = re.compile(r"^.*(?:(?:[Cc]ould not|[Ff]ailed to) (?:reserve|allocate)|[Ii]nsufficient memory).*$", re.MULTILINE)
+
 
 def cache_dir() -> Path:
     """The folder for what is fetched once per user: `STREAMING_PIPELINE_CACHE`, else the user's cache folder. Made if missing."""
@@ -74,6 +76,10 @@ def _home_of(command: Path) -> Path | None:
         told = subprocess.run(
             [command, "-XshowSettings:properties", "-version"], capture_output=True, text=True, errors="replace", timeout=30, check=True
         ).stderr
+    except subprocess.CalledProcessError as error:
+        if found := _NO_MEMORY.search(error.stdout + error.stderr):
+            raise PipelineError(f"{command} cannot start ({found[0].strip()}): let it have more memory, see `ulimit -v`.") from None
+        return None
     except (OSError, subprocess.SubprocessError):
         return None
     version = re.search(r"^\s*java\.specification\.version = (\d+)\s*$", told, re.MULTILINE)

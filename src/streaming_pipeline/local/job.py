@@ -3,6 +3,7 @@
 import logging
 import os
 import secrets as random
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, fields
@@ -16,7 +17,7 @@ from rich.console import Console
 
 from streaming_pipeline.contract import load_contract
 from streaming_pipeline.errors import PipelineError, UsageError
-from streaming_pipeline.local.broker import running_broker
+from streaming_pipeline.local.broker import Broker, running_broker
 from streaming_pipeline.local.bundle import LOCAL_CATALOG, Bundle, load_bundle
 from streaming_pipeline.local.env import read_secrets
 from streaming_pipeline.local.job_graph import check_job, check_parameters
@@ -39,9 +40,47 @@ def find_bundle(start: Path | None = None) -> Path:
     raise UsageError(f"No databricks.yml in {start} or above it: go to the folder of the bundle.")
 
 
+CONFIG_FILES = ("event_contract.yml", "alert_rules.yml", "prices.yml")
+
+
+def config_dir(home: Path, shipped: str | Path) -> str:
+    """`config_dir` for a home: its folder `config`, if it has one, and behind it the shipped one, for what that lacks.
+
+    Raises `UsageError` for a file there that nobody would read, such as event_contract.yaml.
+    """
+    own = home.resolve() / "config"
+    try:
+        strange = [file.name for file in sorted(own.iterdir()) if file.suffix in (".yml", ".yaml") and file.name not in CONFIG_FILES]
+    except FileNotFoundError:
+        return str(shipped)
+    except OSError as error:
+        raise UsageError(f"{own}, the configuration of this home, cannot be read ({error.strerror}): fix it, or move it away.") from None
+    if strange:
+        raise UsageError(f"{own / strange[0]} is none of {', '.join(CONFIG_FILES)}: rename it, or move it away.")
+    if "\n" in str(own):
+        raise UsageError(f"{str(own)!r} has a line end in its name, and cannot hold a configuration: name another --home.")
+    return f"{own}\n{shipped}"
+
+
+def config_settings(home: Path, root: Path) -> Settings:
+    """Settings that say where the files of a home's configuration are."""
+    return Settings(catalog=LOCAL_CATALOG, config_dir=config_dir(home, root / "config"))
+
+
+def say_config(settings: Settings, root: Path) -> None:
+    """Say on standard error which files are used instead of those of the bundle, if any are."""
+    for own in dict.fromkeys(settings.config_dir.split("\n")):
+        names = [name for name in CONFIG_FILES if settings.config_file(name) == f"{own.rstrip('/')}/{name}"]
+        if names and Path(own) != root / "config":
+            print(f"Configuration of {own}: {', '.join(names)}", file=sys.stderr)
+
+
 @contextmanager
-def kafka_secrets(home: Path, found: dict[str, str]) -> Iterator[dict[str, str]]:
-    """`found` of `.env` and the environment, if it names a Kafka; else with the local broker's, which runs until the block ends."""
+def kafka_secrets(home: Path, found: dict[str, str], only_look: bool = False) -> Iterator[dict[str, str]]:
+    """`found` of `.env` and the environment, if it names a Kafka; else with the local broker's, which runs until the block ends.
+
+    With `only_look` no broker is made: raises `UsageError` if the home never had one.
+    """
     if found.get("KAFKA_BOOTSTRAP_SERVERS"):
         yield found
         return
@@ -53,6 +92,8 @@ def kafka_secrets(home: Path, found: dict[str, str]) -> Iterator[dict[str, str]]
         )
     topic = found.get("KAFKA_TOPIC", DEFAULT_TOPIC)
     check_topic(topic)
+    if only_look and not Broker(home).folder.exists():
+        raise UsageError(f"{home.resolve()} has no broker yet: name another --home, or `streaming-pipeline produce` events there first.")
     with running_broker(home) as broker:
         broker.create_topic(topic)
         yield {**found, **broker.secrets("SSL", topic)}
@@ -130,14 +171,19 @@ def laptop(
     home = home.resolve()
     bundle = load_bundle(root, target, local_home=home, variables=variables or {})
     parameters = dict(parameters or {})
-    if parameters.get("config_dir"):  # as the shell means it; notebooks run in a folder of their own
-        parameters["config_dir"] = str(Path(parameters["config_dir"]).resolve())
+    is_elsewhere = bool(parameters.get("config_dir"))
     check_job(bundle, job)
+    defaults = {parameter["name"]: parameter.get("default") for parameter in bundle.job(job).get("parameters", [])}
+    if is_elsewhere:  # as the shell means it; notebooks run in a folder of their own
+        parameters["config_dir"] = str(Path(parameters["config_dir"]).resolve())
+    elif "config_dir" in defaults:
+        parameters["config_dir"] = config_dir(home, defaults["config_dir"])
     check_parameters(bundle.job(job), job, parameters)
     settings = Settings.from_parameters({"catalog": LOCAL_CATALOG} | {name: text for name, text in parameters.items() if name in SETTINGS})
-    defaults = {parameter["name"]: parameter.get("default") for parameter in bundle.job(job).get("parameters", [])}
-    if parameters.get("config_dir"):
+    if is_elsewhere:
         load_contract(settings.contract_path)
+    if "config_dir" in defaults:
+        say_config(settings, root)
     if "features" in defaults:
         texts = {name: parameters.get(name, defaults[name]) for name in ("config_dir", "features")}
         asked = Settings.from_parameters({"catalog": LOCAL_CATALOG, **texts})
@@ -164,9 +210,15 @@ def run_on_laptop(home: Path, *, console: Console, **options: Any) -> tuple[JobR
 
 
 def prepare_mlflow(home: Path, bundle: Bundle, parameters: Mapping[str, str]) -> None:
-    """Point MLflow at the home's store, and make the experiments there: MLflow's own would put artifacts into the current folder."""
+    """Point MLflow at the home's store, and make the experiments there: MLflow's own would put artifacts into the current folder.
+
+    Raises `PipelineError` for a store that cannot be used.
+    """
     store = home / "mlflow"
-    store.mkdir(parents=True, exist_ok=True)
+    try:
+        store.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise PipelineError(f"{store} cannot be made ({error.strerror}): choose another --home.") from None
     os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{store / 'mlflow.db'}"
     os.environ.setdefault("MLFLOW_DISABLE_AGENT_HINTS", "true")
     import mlflow
@@ -183,6 +235,12 @@ def prepare_mlflow(home: Path, bundle: Bundle, parameters: Mapping[str, str]) ->
         for name in names:
             if mlflow.get_experiment_by_name(name) is None:
                 mlflow.create_experiment(name, artifact_location=(store / "artifacts").as_uri())
+    except Exception as error:  # SQLAlchemy and MLflow have many, of pages each
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise PipelineError(
+            f"The models' store {store / 'mlflow.db'} cannot be used ({reason}): is it another user's? If it is damaged, restore it, or "
+            f"move {store} away, and the next run trains a new model."
+        ) from error
     finally:
         logging.disable(logging.NOTSET)
         os.chdir(before)

@@ -12,9 +12,11 @@ from pyspark.sql import functions as F
 
 from streaming_pipeline.errors import UsageError
 from streaming_pipeline.monitoring.baseline import MIN_RECORDS
+from streaming_pipeline.monitoring.incidents import together
 from streaming_pipeline.settings import Settings
 from streaming_pipeline.spoilt_payloads import SPOILT
 from streaming_pipeline.synthetic import EVENT_FAULTS, FAULTS, WINDOW_FAULTS
+from streaming_pipeline.wording import duration, plural
 
 # window fault → (table, how the findings look that count for it)
 _FINDINGS = {
@@ -65,9 +67,9 @@ def _read_truth(path: Path) -> list[dict[str, Any]]:
         with path.open(encoding="utf-8") as file:
             return [json.loads(line) for line in file]
     except FileNotFoundError:
-        raise UsageError(f"{path} does not exist: there is no truth to judge by before events were produced here.") from None
+        raise UsageError(f"{path} does not exist: produce events here first, and it lists the faults among them.") from None
     except ValueError as error:
-        raise UsageError(f"{path} is not JSON lines ({error}): it was not written by this project's generator.") from None
+        raise UsageError(f"{path} is not JSON lines ({error}): this project's generator did not write it.") from None
 
 
 def _table(spark: SparkSession, settings: Settings, name: str) -> DataFrame | None:
@@ -76,7 +78,7 @@ def _table(spark: SparkSession, settings: Settings, name: str) -> DataFrame | No
 
 
 def _missing(kind: str, injected: int, table: str) -> Verdict:
-    return Verdict(kind, injected, 0, f"there is no table {table} yet")
+    return Verdict(kind, injected, 0, f"the table {table} does not exist yet")
 
 
 def _ids(spark: SparkSession, lines: list[dict[str, Any]]) -> DataFrame:
@@ -98,11 +100,11 @@ def _judge_redeliveries(spark: SparkSession, settings: Settings, lines: list[dic
     )
     row = found.first()
     recorded = row["recorded"] or 0
-    return Verdict("redelivery", len(lines), row["found"] or 0, f"{recorded} rows in duplicate_events")
+    return Verdict("redelivery", len(lines), row["found"] or 0, f"{plural(recorded, 'row')} in duplicate_events")
 
 
 def _judge_spoilt(spark: SparkSession, settings: Settings, kind: str, lines: list[dict[str, Any]]) -> Verdict:
-    """Rejected payloads are told by their hash; several may be the same, such as empty ones, so they are counted."""
+    """Rejected payloads are known by their hash; several may be the same, such as empty ones, so they are counted."""
     table = _table(spark, settings, "quarantined_events")
     if table is None:
         return _missing(kind, len(lines), "quarantined_events")
@@ -121,9 +123,10 @@ def _judge_spoilt(spark: SparkSession, settings: Settings, kind: str, lines: lis
     )
     row = rejected.first()
     rejected_count, found = row["rejected"] or 0, row["as_expected"] or 0
+    absent, otherwise = len(lines) - rejected_count, rejected_count - found
     notes = [
-        f"{len(lines) - rejected_count} are not in quarantined_events" if rejected_count < len(lines) else "",
-        f"{rejected_count - found} were rejected for another reason" if found < rejected_count else "",
+        f"{plural(absent, 'record is', 'records are')} not in quarantined_events" if absent else "",
+        f"{plural(otherwise, 'record was', 'records were')} rejected for another reason" if otherwise else "",
     ]
     return Verdict(kind, len(lines), found, ", ".join(filter(None, notes)) or "in quarantined_events, each with its reason")
 
@@ -141,7 +144,7 @@ def _judge_late(spark: SparkSession, settings: Settings, lines: list[dict[str, A
         .agg(F.count("variant").alias("found"), F.count("*").alias("late"))
         .first()
     )
-    return Verdict("late", len(late), row["found"], f"{row['late']} events in silver_events are more than {limit} s late")
+    return Verdict("late", len(late), row["found"], f"{plural(row['late'], 'event')} in silver_events more than {duration(limit)} late")
 
 
 def _judge_outliers(spark: SparkSession, settings: Settings, lines: list[dict[str, Any]]) -> Verdict:
@@ -158,8 +161,8 @@ def _judge_outliers(spark: SparkSession, settings: Settings, lines: list[dict[st
     injected = Counter(line["variant"] for line in lines)
     found = sum(flagged.get(variant, 0) for variant in injected)
     total = sum(flagged.values())
-    by_variant = ", ".join(f"{variant} {flagged.get(variant, 0)} of {n}" for variant, n in sorted(injected.items()))
-    precision = f"precision {found / total:.1%} of {total:,} flagged events" if total else "no event is flagged"
+    by_variant = ", ".join(f"{variant} {flagged.get(variant, 0):,} of {n:,}" for variant, n in sorted(injected.items()))
+    precision = f"precision {found / total:.1%} of {plural(total, 'flagged event')}" if total else "no event is flagged"
     return Verdict("outlier", len(lines), found, f"recall {found / len(lines):.1%}, {precision}; {by_variant}")
 
 
@@ -174,19 +177,17 @@ def _judge_windows(spark: SparkSession, settings: Settings, kind: str, lines: li
         "place", F.to_timestamp("injected_start").alias("injected_start"), F.to_timestamp("injected_end").alias("injected_end")
     )
     overlaps = (F.col("window_start") < F.col("injected_end")) & (F.col("window_end") > F.col("injected_start"))
-    row = (
-        table.where(condition)
-        .select("window_start", "window_end")
-        .join(F.broadcast(truth), overlaps, "left")
-        .agg(F.count_distinct("place").alias("found"), F.count_if(F.col("place").isNull()).alias("elsewhere"))
-        .first()
-    )
-    note = f"{row['elsewhere']} other findings of this kind in {name}" if row["found"] or row["elsewhere"] else f"no such finding in {name}"
-    if row["found"] < len(lines) and (silver := _table(spark, settings, "silver_events")) is not None:
+    rows = table.where(condition).select("window_start", "window_end").distinct().join(F.broadcast(truth), overlaps, "left").collect()
+    # Whatever is reported elsewhere: several detectors, metrics or windows that follow each other are one incident.
+    elsewhere = len(set(together([(row["window_start"], row["window_end"]) for row in rows if row["place"] is None])))
+    found = len({row["place"] for row in rows} - {None})
+    note = f"{plural(elsewhere, 'other incident')} of this kind in {name}" if rows else f"no such finding in {name}"
+    if found < len(lines) and (silver := _table(spark, settings, "silver_events")) is not None:
         times = silver.agg(F.count("*"), F.unix_seconds(F.max("timestamp")) - F.unix_seconds(F.min("timestamp"))).first()
         rate = 3600 * times[0] / max(times[1] or 0, 1)
-        note += f": {rate:.0f} events an hour, where a window is judged from {MIN_RECORDS} on" if rate < MIN_RECORDS else ""
-    return Verdict(kind, len(lines), row["found"], note)
+        few = f": {plural(round(rate), 'event')} an hour, and a window is judged only with {MIN_RECORDS} or more"
+        note += few if rate < MIN_RECORDS else ""
+    return Verdict(kind, len(lines), found, note)
 
 
 def _judge_new_field(spark: SparkSession, settings: Settings, lines: list[dict[str, Any]]) -> Verdict:
@@ -199,9 +200,9 @@ def _judge_new_field(spark: SparkSession, settings: Settings, lines: list[dict[s
     kept = table.where(reduce(or_, [number.between(int(line["first_event_id"]), int(line["last_event_id"])) for line in lines])).count()
     fields = ", ".join(sorted({line["field"] for line in lines}))
     drifts = _table(spark, settings, "drift_metrics")
-    told = drifts is not None and not drifts.where("metric = 'schema_added'").isEmpty()
-    where = "told by drift_metrics" if told else "not told by drift_metrics"
-    return Verdict("new_field", carriers, kept, f"the events are kept, their unknown field {fields} in bronze, {where}")
+    is_reported = drifts is not None and not drifts.where("metric = 'schema_added'").isEmpty()
+    where = "drift_metrics reports it" if is_reported else "drift_metrics does not report it"
+    return Verdict("new_field", carriers, kept, f"silver keeps the events, bronze their unknown field {fields}; {where}")
 
 
 def _judge_records(spark: SparkSession, settings: Settings, summaries: list[dict[str, Any]]) -> Verdict:
@@ -218,5 +219,5 @@ def _judge_records(spark: SparkSession, settings: Settings, summaries: list[dict
         "duplicate_events": sum(summary["duplicates"] for summary in summaries),
         "quarantined_events": sum(sum(summary["quarantined"].values()) for summary in summaries),
     }
-    note = " + ".join(f"{counts[name]} in {name} ({expected[name]} expected)" for name in counts)
+    note = " + ".join(f"{counts[name]:,} in {name} ({expected[name]:,} expected)" for name in counts)
     return Verdict("records", produced, sum(counts.values()), note)

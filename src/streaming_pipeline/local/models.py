@@ -6,9 +6,10 @@ from rich.console import Console
 
 from streaming_pipeline.errors import PipelineError
 from streaming_pipeline.local.bundle import LOCAL_CATALOG, load_bundle
-from streaming_pipeline.local.job import find_bundle, prepare_mlflow
+from streaming_pipeline.local.job import config_dir, find_bundle, prepare_mlflow
 from streaming_pipeline.model.registry import versions
 from streaming_pipeline.settings import Settings
+from streaming_pipeline.wording import plural
 
 
 def model_settings(home: Path, schema: str) -> Settings:
@@ -24,13 +25,13 @@ def has_models(home: Path) -> bool:
 
 
 def laptop_settings(home: Path, schema: str) -> Settings:
-    """Settings for the tables of `home` that name the bundle's configuration and model; MLflow is pointed at the home's store, if any."""
+    """Settings for the tables of `home` that name its configuration and the bundle's model; MLflow is pointed at its store, if any."""
     root, home = find_bundle(), home.resolve()
     bundle = load_bundle(root, local_home=home)
     if has_models(home):
         prepare_mlflow(home, bundle, {})
     (model,) = bundle.resources["registered_models"].values()
-    return Settings(catalog=LOCAL_CATALOG, schema=schema, config_dir=str(root / "config"), model_name=model["name"])
+    return Settings(catalog=LOCAL_CATALOG, schema=schema, config_dir=config_dir(home, root / "config"), model_name=model["name"])
 
 
 def show_versions(settings: Settings, console: Console) -> None:
@@ -42,6 +43,6 @@ def show_versions(settings: Settings, console: Console) -> None:
         alias = f"  [bold]{one['alias']}[/bold]" if one["alias"] else ""
         console.print(f"version {one['version']}{alias}  {one['created']:%Y-%m-%d %H:%M} UTC", soft_wrap=True, highlight=False)
         if one["features"]:
-            trained = f"{int(one['training_records']):,} records of {one['features']}, contamination {one['contamination']}"
+            trained = f"{plural(int(one['training_records']), 'record')} of {one['features']}, contamination {one['contamination']}"
             console.print(f"  trained on {trained}", soft_wrap=True, highlight=False)
         console.print(f"  gate: {one['gate'] or 'was not asked'}", soft_wrap=True, highlight=False, markup=False)

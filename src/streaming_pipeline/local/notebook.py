@@ -23,7 +23,7 @@ from IPython.display import display as ipython_display
 from matplotlib.figure import Figure
 from pyspark.sql import DataFrame
 
-from streaming_pipeline.errors import PipelineError, UsageError
+from streaming_pipeline.errors import PipelineError, UsageError, damaged_table
 from streaming_pipeline.local.dbutils import DBUtils, NotebookExit
 from streaming_pipeline.local.notebook_page import cell_node, notebook_page, pandas_table, spark_table
 from streaming_pipeline.local.shell import Shell, running_shell
@@ -291,6 +291,8 @@ class _Kernel:
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
         if isinstance(error, SyntaxError) and error.filename == str(file):
             lines = [error.lineno]
+        if not isinstance(error, PipelineError):
+            error = damaged_table(error) or error
         users_mistake = isinstance(error, PipelineError)
         message = str(error) if users_mistake else "".join(traceback.format_exception_only(error)).strip()
         details = message if users_mistake else self._short_traceback(error)

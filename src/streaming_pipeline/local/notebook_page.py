@@ -19,7 +19,9 @@ from pygments.formatters import HtmlFormatter
 from pyspark.sql import DataFrame
 
 from streaming_pipeline.errors import UsageError
+from streaming_pipeline.foreign_text import harmless
 from streaming_pipeline.local.run_page import INDEX, PAGE_CSS
+from streaming_pipeline.wording import plural
 
 if TYPE_CHECKING:
     from streaming_pipeline.local.notebook import Cell
@@ -28,6 +30,7 @@ MAX_ROWS = 1000
 """A table shows this many rows, as in a workspace."""
 
 _MAX_CELL_TEXT = 2000
+_MAX_PRINTED = 1_000_000
 _SHORT = 40
 """Texts of so many characters stay in one line."""
 
@@ -64,13 +67,13 @@ def _html_table(columns: Sequence[tuple[str, str]], rows: Sequence[tuple[Any, ..
     """At most `MAX_ROWS` rows as an HTML table, with types in the head and the number of rows below."""
     numeric = [re.match(r"((tiny|small|big)?int|float|double|decimal)\d*(\(|$)", kind.lower()) is not None for _, kind in columns]
     head = "".join(
-        f'<th scope="col"{_css("number" * number)}>{escape(name)}<span>{escape(_short_type(kind))}</span></th>'
+        f'<th scope="col"{_css("number" * number)}>{escape(harmless(name))}<span>{escape(harmless(_short_type(kind)))}</span></th>'
         for (name, kind), number in zip(columns, numeric, strict=True)
     )
     body = "".join(
         "<tr>" + "".join(_cell_html(value, number) for value, number in zip(row, numeric, strict=True)) + "</tr>" for row in rows[:MAX_ROWS]
     )
-    count = f"first {MAX_ROWS:,} rows; there are more" if len(rows) > MAX_ROWS else f"{len(rows):,} row{'s' * (len(rows) != 1)}"
+    count = f"the first {MAX_ROWS:,} rows of more" if len(rows) > MAX_ROWS else plural(len(rows), "row")
     return f'<div class="table"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div><p class="count">{count}</p>'
 
 
@@ -83,7 +86,7 @@ def _cell_html(value: Any, number: bool) -> str:
     if value is None:
         return f'<td{_css("number" * number)}><span class="null">null</span></td>'
     text = _text(value)
-    shown = text if len(text) <= _MAX_CELL_TEXT else f"{text[:_MAX_CELL_TEXT]}… ({len(text):,} characters)"
+    shown = harmless(text, _MAX_CELL_TEXT + 1) + (f" ({len(text):,} characters)" if len(text) > _MAX_CELL_TEXT else "")
     return f"<td{_css('number' if number else 'long' * (len(text) > _SHORT))}>{escape(shown)}</td>"
 
 
@@ -142,12 +145,16 @@ def cell_node(cell: "Cell", not_run: bool = False) -> nbformat.NotebookNode:
 def _redact_output(output: nbformat.NotebookNode, redact: Callable[[str], str]) -> None:
     """Redact what one output says; pixels stay as they are."""
     if "text" in output:
-        output.text = redact(output.text)
+        output.text = _printed(redact(output.text))
     if "traceback" in output:
-        output.evalue, output.traceback = redact(output.evalue), [redact(line) for line in output.traceback]
+        output.evalue, output.traceback = redact(output.evalue), [_printed(redact(line)) for line in output.traceback]
     for mime, content in output.get("data", {}).items():
         if isinstance(content, str) and mime not in ("image/png", "image/jpeg"):
-            output.data[mime] = redact(content)
+            output.data[mime] = _printed(redact(content)) if mime == "text/plain" else redact(content)
+
+
+def _printed(text: str) -> str:
+    return harmless(text, _MAX_PRINTED, is_lines=True)
 
 
 class _PageExporter(HTMLExporter):

@@ -1,7 +1,6 @@
 """The report: one page, without network, of what the local tables hold, what was wrong in the data and what to do about it."""
 
 import re
-from collections import Counter
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from importlib.resources import files
@@ -16,22 +15,27 @@ from pyspark.errors import AnalysisException
 from pyspark.sql import SparkSession
 
 from streaming_pipeline.alerts.findings import SEVERITIES, advice
+from streaming_pipeline.alerts.incidents import data_verdict, incidents, pipeline_verdict, worst_of_data
 from streaming_pipeline.at_once import at_once
 from streaming_pipeline.contract import Contract, load_contract
 from streaming_pipeline.local import charts, event_log
 from streaming_pipeline.local.job import find_bundle
 from streaming_pipeline.local.models import has_models
-from streaming_pipeline.local.run_page import EVENT_LOG, INDEX, PAGE_CSS
+from streaming_pipeline.local.not_yet import why_missing
+from streaming_pipeline.local.quarantine import spelled
+from streaming_pipeline.local.run_page import EVENT_LOG, INDEX, PAGE_CSS, page_environment
 from streaming_pipeline.local.spark import new_session
 from streaming_pipeline.model.registry import versions
 from streaming_pipeline.monitoring.scores import COLUMN as SCORE
 from streaming_pipeline.queries import query
 from streaming_pipeline.settings import Settings
+from streaming_pipeline.tables import all_tables
+from streaming_pipeline.wording import duration, plural
 
 REPORT = "report.html"
 DAYS = 60
 """The pictures show so many days at most, back from the newest event."""
-MOST_ALERTS = 30
+MOST_INCIDENTS = 30
 _QUERIES = (
     *("table_counts", "freshness", "windows", "lateness", "drift_map", "drift", "spikes_and_silences", "strange_events", "score_histogram"),
     *("top_anomalies", "model_versions", "alerts", "alert_delivery", "quarantine_reasons", "cluster_logs", "throughput", "run_cost"),
@@ -40,7 +44,7 @@ _QUERIES = (
 
 def write_report(spark: SparkSession, settings: Settings, home: Path) -> Path:
     """Write `<home>/report.html` from the tables of the settings (those of `laptop_settings`) and the folders of the runs; returns its
-    path. A table that is not there yet, or lacks a column, leaves its part of the page empty."""
+    path. For a table that is not there yet, or lacks a column, its part of the page says so."""
     spark, runbook = new_session(spark), find_bundle() / "docs" / "runbook.md"
     spark.sql(f"USE `{settings.catalog}`.`{settings.schema}`")
     contract = load_contract(settings.contract_path)
@@ -57,24 +61,36 @@ def _held(spark: SparkSession, settings: Settings, contract: Contract, home: Pat
     sql = {name: query(name) for name in _QUERIES}
     sql["lateness"] = sql["lateness"].replace("`timestamp`", f"`{contract.event_time_field}`")
     asked = dict(zip(sql, at_once(*(partial(_rows, spark, text) for text in sql.values())), strict=True))
+    if not asked["table_counts"]:  # one table that is not there yet must not hide the others
+        asked["table_counts"] = [row for part in sql["table_counts"].split("UNION ALL ") for row in _rows(spark, part)]
+    held = {row["tableName"] for row in spark.sql("SHOW TABLES").collect()}
     newest = max((w["window_start"] for w in asked["windows"]), default=None)
-    # A new field is told from the first look on, and scores are judged by another baseline.
+    # A new field is reported from the first run on, and scores are judged by another baseline.
     judged = (c["window_start"] for c in asked["drift_map"] if not c["metric"].startswith("schema") and c["column_name"] != SCORE)
     judged_from = min(judged, default=newest)
     for name, time in (("windows", "window_start"), ("lateness", "hour"), ("drift_map", "window_start")):
         asked[name] = [row for row in asked[name] if newest is None or newest - row[time] < timedelta(days=DAYS)]
+    for row in asked["quarantine_reasons"]:
+        row["values"] = spelled(row["frequent_values"], row["distinct_values"])
+        row["newest"] = f"{row['partition']}/{row['offset']}"
     run = _newest_run(asked["cluster_logs"], asked["throughput"], asked["run_cost"], home)
-    wrong = _wrong(asked["alerts"], runbook)
+    found = incidents(asked["alerts"])
+    wrong = _wrong(found, runbook)
+    look = asked["freshness"][-1] if asked["freshness"] else None
+    status = look["status"] if look else None
     return {
         **asked,
         "sql": sql,
         "schema": settings.schema,
         "counts": {row["table_name"]: row["records"] for row in asked["table_counts"]},
-        "look": asked["freshness"][-1] if asked["freshness"] else None,
+        "missing": {table.name: why_missing(table.name) for table in all_tables(contract) if table.name not in held},
+        "look": look,
+        "pipeline": pipeline_verdict(status, found),
+        "data": data_verdict(status, found),
+        "worst": worst_of_data(found),
         "wrong": wrong,
-        "severities": Counter(alert["severity"] for alert in wrong),
+        "not_shown": len(found) - len(wrong),
         "flagged": sum(row["flagged"] for row in asked["model_versions"]),
-        "going_on": sum(alert["state"] == "goes on" for alert in wrong),
         "charts": _charts(asked, contract, judged_from),
         "run": run,
         "versions": versions(settings) if has_models(home) else [],
@@ -91,14 +107,13 @@ def _rows(spark: SparkSession, text: str) -> list[dict[str, Any]]:
         raise
 
 
-def _wrong(alerts: list[dict[str, Any]], runbook: Path) -> list[dict[str, Any]]:
-    """What the newest alerts tell, once for all channels, the worst first, with what the runbook says of each kind."""
-    told = {(row["anomaly_type"], row["message"]): row for row in reversed(alerts) if not row["is_recovery"]}
+def _wrong(found: list[dict[str, Any]], runbook: Path) -> list[dict[str, Any]]:
+    """The incidents, the worst and newest first, with what the runbook says of each kind."""
     steps = runbook_steps(runbook)
-    order = sorted(told.values(), key=lambda row: (-SEVERITIES.index(row["severity"]), -row["created_at"].timestamp()))
+    order = sorted(found, key=lambda row: (-SEVERITIES.index(row["severity"]), -row["created_at"].timestamp()))
     return [
         {**row, "next": advice(row["anomaly_type"], row["state"].startswith("over")), "steps": steps.get(row["anomaly_type"])}
-        for row in order[:MOST_ALERTS]
+        for row in order[:MOST_INCIDENTS]
     ]
 
 
@@ -121,7 +136,7 @@ def _charts(asked: dict[str, list], contract: Contract, judged_from: datetime | 
         made.setdefault(part, []).append((caption, Markup(charts.svg(figure, caption))))
 
     by_column: dict[str, list] = {}
-    for window in windows:
+    for window in windows if len({window["window_start"] for window in windows}) > 1 else ():  # one hour alone is no picture
         by_column.setdefault(window["column_name"], []).append(window)
     if contract.id_field in by_column:
         of_all = by_column[contract.id_field]
@@ -129,16 +144,16 @@ def _charts(asked: dict[str, list], contract: Contract, judged_from: datetime | 
         odd = [row for row in asked["spikes_and_silences"] if row["slice"] == "*"]
         add(
             "arrivals",
-            f"Events of each hour of event time, {period}; spikes and silences that were found are marked",
+            f"Events per hour of event time, {period}, with the spikes and silences that were found",
             charts.arrivals(of_all, odd, judged_from),
         )
-    if asked["lateness"]:
+    if len(asked["lateness"]) > 1:
         names = {"p50_seconds": "median", "p95_seconds": "95 % of events"}
-        caption = "Lateness: seconds from the event to its arrival at Kafka, by hour of event time"
+        caption = "Lateness: seconds from an event to its arrival in Kafka, by hour of event time"
         add("arrivals", caption, charts.lines(asked["lateness"], "hour", names, "seconds", log=True))
     if len(asked["freshness"]) > 1:
-        names = {"freshness_seconds": "age of the newest event", "expected_freshness_seconds": "usual at most"}
-        add("arrivals", "Freshness at each look of monitoring", charts.lines(asked["freshness"], "run_time", names, "seconds", log=True))
+        names = {"freshness_seconds": "age of the newest event", "expected_freshness_seconds": "usual maximum"}
+        add("arrivals", "Freshness at each monitoring run", charts.lines(asked["freshness"], "run_time", names, "seconds", log=True))
     rates = [row for row in asked["throughput"] if row["task"] in ("01_stream_kafka_to_bronze", "silver_write", "gold_write")]
     if len({row["run_id"] for row in rates}) > 1:
         for task in dict.fromkeys(row["task"] for row in rates):
@@ -150,9 +165,9 @@ def _charts(asked: dict[str, list], contract: Contract, judged_from: datetime | 
             )
     if asked["drift_map"]:
         caption = (
-            "Drift by column and window. Colour: the worst metric as a share of its threshold, strongest at twice that; a dot: drift, "
-            "which is significant besides. Blank: too few events to judge, the baseline was being learnt, or a field "
-            "that the contract lacks was told already. Of anomaly_score each day is held against the model's training"
+            "Drift by column and window. The colour is the worst metric as a share of its threshold, strongest at twice that; a dot marks "
+            "drift, which must be significant too. A blank means too few events to judge, a baseline still being learnt, or an unknown "
+            "field that was reported before. For anomaly_score each day is compared with the model's training"
         )
         others = {cell["column_name"] for cell in asked["drift_map"]} - {field.name for field in contract.fields}
         names = {name: f"{name} (not in the contract)" for name in others} | {"*": "all columns", SCORE: f"{SCORE} (the model's)"}
@@ -160,7 +175,7 @@ def _charts(asked: dict[str, list], contract: Contract, judged_from: datetime | 
     for field in contract.fields:
         if by_column.get(field.name) and any(w["p50"] is not None for w in by_column[field.name]):
             odd = [row for row in strange if row["series"] == field.name]
-            caption = f"{field.name} by hour: median, the middle nine tenths, strange events (looked for once the baseline was learnt)"
+            caption = f"{field.name} by hour: median, middle 90 %, and strange events (detected once the baseline is learnt)"
             add("values", caption, charts.values(by_column[field.name], odd, field.name, judged_from))
     if asked["score_histogram"]:
         add("scores", "Scores of all events; those below 0 are flagged", charts.score_histogram(asked["score_histogram"]))
@@ -194,9 +209,10 @@ def _newest_run(cluster_logs: list[dict], steps: list[dict], costs: list[dict], 
 
 
 def _environment() -> Environment:
-    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment = page_environment()
     environment.filters["cell"] = _cell
-    environment.filters["seconds"] = _seconds
+    environment.filters["seconds"] = lambda value: "unknown" if value is None else duration(value)
+    environment.filters["plural"] = plural
     return environment
 
 
@@ -215,13 +231,3 @@ def _cell(value: Any) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(map(str, value))
     return str(value)
-
-
-def _seconds(value: float | None) -> str:
-    """A duration in the unit that a person would take."""
-    if value is None:
-        return "unknown"
-    for unit, length in (("days", 86_400), ("hours", 3_600), ("minutes", 60)):
-        if abs(value) >= 2 * length:
-            return f"{value / length:.1f} {unit}"
-    return f"{value:.1f} seconds"

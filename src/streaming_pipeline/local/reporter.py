@@ -12,7 +12,9 @@ from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
 
+from streaming_pipeline.foreign_text import PAGE, harmless
 from streaming_pipeline.local.runner import JobRun, TaskRun
+from streaming_pipeline.wording import plural
 
 _STYLES = {
     "SUCCESS": "green",
@@ -52,7 +54,7 @@ class Reporter:
 
     def say(self, text: str) -> None:
         """One line beside the table."""
-        self._console.print(Text(text), soft_wrap=True)
+        self._console.print(Text(harmless(text, PAGE, is_lines=True)), soft_wrap=True)
 
     def task_ended(self, task: TaskRun, depth: int = 0) -> None:
         """Tell that `task` has ended: how and how long it took, and, if its notebook failed, where and why; briefly: nothing."""
@@ -61,9 +63,9 @@ class Reporter:
         if not self._console.is_terminal:
             facts = [f"{task.state:<15}", "  " * depth + task.key]
             facts += [f"{task.seconds:.1f} s"] if task.started else []
-            facts += [f"{task.rows:,} rows"] if task.rows is not None else []
+            facts += [plural(task.rows, "row")] if task.rows is not None else []
             facts += [f"→ {task.outcome}"] if task.outcome else []
-            facts += [task.note] if task.note else []
+            facts += [harmless(task.note)] if task.note else []
             self.say("  ".join(facts))
         if task.cell and not task.users_mistake:  # whose message says it all
             self._console.print(_failure(task), soft_wrap=True)
@@ -89,7 +91,7 @@ def _table(run: JobRun) -> Table:
             Text(task.state, style=_STYLES[task.state]),
             f"{task.seconds:.1f}" if task.started else "",
             f"{task.rows:,}" if task.rows is not None else "",
-            Text(task.note),
+            Text(harmless(task.note)),
         )
     return table
 
@@ -101,5 +103,5 @@ def _failure(task: TaskRun) -> Group:
     return Group(
         Text(f"\n{task.key} failed in {cell.notebook.name}, line {cell.line}:", style="bold"),
         code,
-        Text(f"\n{cell.details}\n", style="red"),
+        Text(f"\n{harmless(cell.details, PAGE, is_lines=True)}\n", style="red"),
     )

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from jinja2 import Environment
+from markupsafe import Markup
+
+from streaming_pipeline.foreign_text import PAGE, harmless
 
 if TYPE_CHECKING:
     from streaming_pipeline.local.runner import JobRun
@@ -42,7 +45,16 @@ pre { white-space: pre-wrap; overflow-wrap: anywhere; margin: 0; }
 """
 """Light and dark, no network; the notebooks' pages use it too."""
 
-_TEMPLATE = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
+
+def page_environment() -> Environment:
+    """Templates in which a value is text and no more, whoever wrote it; the filter `lines` leaves the lines of one of ours."""
+    shown = lambda value: harmless(value) if isinstance(value, str) and not isinstance(value, Markup) else value  # noqa: E731
+    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, finalize=shown)
+    environment.filters["lines"] = lambda text: Markup.escape(harmless(text, PAGE, is_lines=True))
+    return environment
+
+
+_TEMPLATE = page_environment().from_string(
     """<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -83,7 +95,7 @@ td.key { overflow-wrap: anywhere; }
 <td class="number">{{ "%.1f" | format(task.seconds) if task.started }}</td>
 <td class="number">{{ task.attempts or "" }}</td>
 <td class="number">{{ "{:,}".format(task.rows) if task.rows is not none }}</td></tr>
-{% if task.error %}<tr><td colspan="6" class="error"><pre>{{ task.error }}</pre></td></tr>{% endif %}
+{% if task.error %}<tr><td colspan="6" class="error"><pre>{{ task.error | lines }}</pre></td></tr>{% endif %}
 {% endfor %}
 </tbody>
 </table>

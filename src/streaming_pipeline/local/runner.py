@@ -5,6 +5,7 @@ Tasks run one after another on the main thread, each notebook with a new Spark s
 
 import contextlib
 import logging
+import os
 import re
 import signal
 import threading
@@ -13,6 +14,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +35,10 @@ if TYPE_CHECKING:
 
 MAX_RETRY_PAUSE_SECONDS = 5.0
 """A job's `min_retry_interval_millis` is made for a cluster; nobody waits minutes for a laptop."""
+INTERRUPT_AGAIN_SECONDS = 30.0
+"""A task over its time is interrupted as often, until it ends: code may swallow an interrupt, and its clean-up may wait for a server."""
+GRACE_SECONDS = 120.0
+"""A task that has not ended so long after its time ends with the whole process."""
 
 
 @dataclass
@@ -177,7 +183,7 @@ class _Runner:
         tasks = {task.key: task for task in run.tasks}
         limit = None
         try:
-            with _time_limit(job.get("timeout_seconds")) as limit:
+            with _time_limit(job.get("timeout_seconds"), partial(self._end_process, f"Job {run.key!r}")) as limit:
                 for definition in ordered(job["tasks"]):
                     task = tasks[definition["task_key"]]
                     self._run_task(definition, task, values, {t.key: t.outcome for t in run.tasks}, above)
@@ -199,6 +205,24 @@ class _Runner:
                 if task.state in ("PENDING", "RUNNING"):
                     task.state = "CANCELED"
                     self._tell(task, above)
+
+    def _end_process(self, what: str) -> None:
+        """End what does not end: called in a thread of its own, while the main thread is busy and heeds no interrupt.
+
+        As after `kill -9`, the tables hold nothing half-written, and the next run goes on.
+        """
+        said = f"{what} ran longer than its timeout_seconds and did not end when it was interrupted: the process ends."
+        self.run.state, self.run.error, self.run.ended = "FAILED", said, datetime.now(UTC)
+        for task, _ in self.run.all_tasks():
+            if task.state == "RUNNING":
+                task.state, task.ended = "TIMEDOUT", self.run.ended
+            elif task.state == "PENDING":
+                task.state = "CANCELED"
+        with contextlib.suppress(Exception):
+            self.write_page()
+        with contextlib.suppress(OSError):  # not by the reporter, whose terminal the main thread may hold
+            os.write(2, f"{said}\n".encode())
+        os._exit(1)
 
     def _tell(self, task: TaskRun, above: tuple[str, ...]) -> None:
         self.reporter.task_ended(task, depth=len(above))
@@ -235,7 +259,7 @@ class _Runner:
         """Run a task once and put down how it ended; returns whether another attempt could end better."""
         limit = None
         try:
-            with _time_limit(definition.get("timeout_seconds")) as limit:
+            with _time_limit(definition.get("timeout_seconds"), partial(self._end_process, f"Task {task.key!r}")) as limit:
                 if "condition_task" in definition:
                     condition = {side: values.fill(text, task.key) for side, text in definition["condition_task"].items()}
                     task.outcome = str(compare(condition["left"], condition["op"], condition["right"])).lower()
@@ -367,8 +391,9 @@ def _interruptible() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _time_limit(seconds: Any) -> Iterator[TimeLimitReached | None]:
-    """Interrupt the block after `seconds` by raising the yielded exception in it; limits nest. None or 0 means no limit.
+def _time_limit(seconds: Any, end_process: Callable[[], None]) -> Iterator[TimeLimitReached | None]:
+    """Interrupt the block after `seconds` by raising the yielded exception in it, again and again until it is left; limits nest. A block
+    that goes on all the same ends by `end_process`, which does not return. None or 0 means no limit.
 
     It needs the main thread and SIGALRM; without them the block runs without a limit.
     """
@@ -385,12 +410,16 @@ def _time_limit(seconds: Any) -> Iterator[TimeLimitReached | None]:
     def interrupt(*_: Any) -> None:
         raise reached
 
+    last = threading.Timer(seconds + GRACE_SECONDS, end_process)
+    last.daemon = True
+    last.start()
     previous = signal.signal(signal.SIGALRM, interrupt)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    signal.setitimer(signal.ITIMER_REAL, seconds, INTERRUPT_AGAIN_SECONDS)
     try:
         yield reached
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
+        last.cancel()
         signal.signal(signal.SIGALRM, previous)
         if outer:
-            signal.setitimer(signal.ITIMER_REAL, max(outer - (time.monotonic() - start), 0.001))
+            signal.setitimer(signal.ITIMER_REAL, max(outer - (time.monotonic() - start), 0.001), INTERRUPT_AGAIN_SECONDS)

@@ -1,6 +1,7 @@
 """The laptop's Spark session: Delta, the Kafka source, and the tables of one home folder."""
 
 import atexit
+import locale
 import logging
 import os
 import re
@@ -13,10 +14,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from py4j.protocol import Py4JJavaError
+from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 from pyspark.sql.utils import is_remote
 
-from streaming_pipeline.errors import PipelineError
+from streaming_pipeline.errors import PipelineError, damaged, damaged_table
 from streaming_pipeline.local.jars import spark_jars
 from streaming_pipeline.local.java import java_home
 
@@ -27,8 +30,11 @@ appender.file.type = File
 appender.file.name = file
 appender.file.fileName = {log}
 appender.file.layout.type = PatternLayout
-appender.file.layout.pattern = %d{{ISO8601}} %p %c{{1}}: %m%n%ex
+appender.file.layout.alwaysWriteExceptions = false
+appender.file.layout.pattern = %replace{{%d{{ISO8601}} %p %c{{1}}: %m%n%ex}}{{[\\\\x00-\\\\x08\\\\x0b-\\\\x1f\\\\x7f-\\\\x9f]}}{{?}}
 """
+
+_DELTA_SAYS = re.compile(r"\[DELTA_\w+\] (.+)")
 
 
 def start_session(
@@ -43,14 +49,18 @@ def start_session(
     os.environ["JAVA_HOME"] = str(java_home())
     # Workers must be this very Python: another on the PATH may lack the packages.
     os.environ["PYSPARK_PYTHON"] = os.environ["PYSPARK_DRIVER_PYTHON"] = sys.executable
+    _let_java_read_any_path()
     # As on a cluster: times that Python is handed are UTC.
     os.environ["TZ"] = "UTC"
     if hasattr(time, "tzset"):
         time.tzset()
     log = home / "logs" / "spark.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
     log4j = home / "logs" / "log4j2.properties"
-    log4j.write_text(_LOG4J.format(log=_escaped(str(log))), encoding="ascii")
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log4j.write_text(_LOG4J.format(log=_escaped(str(log))), encoding="ascii")
+    except OSError as error:
+        raise PipelineError(f"{log.parent} cannot be written ({error.strerror}): is this another user's home? Name one of yours.") from None
     cores = os.cpu_count() or 1
     ours = {
         "spark.jars": ",".join(str(jar) for jar in spark_jars()),
@@ -75,6 +85,8 @@ def start_session(
         "spark.sql.objectHashAggregate.sortBased.fallbackThreshold": "10000",
         # With Delta's extension, `spark.sql(text, args)` leaves its parameters unbound otherwise (Spark 4.1).
         "spark.sql.legacy.parameterSubstitution.constantsOnly": "true",
+        # A query that holds ${env:…} would be answered with the environment, of which secrets may be a part.
+        "spark.sql.variable.substitute": "false",
         "spark.databricks.delta.snapshotPartitions": "2",
         # The usual ways to rename a local file start `readlink`, a process of its own, up to eight times: each commit of a table would
         # take twice as long. One run at a time works on a home, which is all that these ask for.
@@ -97,17 +109,23 @@ def start_session(
         # PySpark's client of its own local server knows Spark's default port alone, which another run may have.
         port = _free_port()
         ours["spark.connect.grpc.binding.port"] = str(port)
+        ours["spark.connect.grpc.binding.address"] = "127.0.0.1"  # by itself it would listen to every network of this machine
         DefaultChannelBuilder.default_port = staticmethod(lambda: port)
         builder = SparkSession.builder.remote(f"local[{cores}]")
     else:
         builder = SparkSession.builder.master(f"local[{cores}]").appName("streaming-pipeline")
     for key, value in {**ours, **(confs or {})}.items():
         builder = builder.config(key, value)
+    logs = (log.with_name("spark.stderr"), log)
+    before = [_size(file) for file in logs]
     try:
-        with _interrupt_afterwards(), _stderr_to(home / "logs" / "spark.stderr"):
+        with _interrupt_afterwards(), _stderr_to(logs[0]):
             spark = builder.getOrCreate()
     except Exception as error:
-        raise PipelineError(f"Spark could not start: {str(error).splitlines()[0]} See {log}.") from error
+        grown = [str(file) for file, size in zip(logs, before, strict=True) if _size(file) > size]
+        see = f" The reason is in {' or '.join(grown)}." if grown else ""
+        raise PipelineError(f"Spark could not start: {_first_line(error)}{see}") from error
+    _quiet_interrupts()
     # PySpark logs at length, Java's stack included, each query that Spark refuses; whoever asked is told by the exception.
     logging.getLogger("SQLQueryContextLogger").setLevel(logging.CRITICAL)
     register_tables(spark, home)
@@ -121,7 +139,12 @@ def register_tables(spark: SparkSession, home: Path) -> None:
         if not any(log.glob("*.json")):
             continue  # a table whose first commit never came
         spark.sql(f"CREATE SCHEMA IF NOT EXISTS `{schema}`")
-        spark.sql(f"CREATE TABLE IF NOT EXISTS `{schema}`.`{table}` USING DELTA LOCATION '{_sql_path(log.parent)}'")
+        try:
+            spark.sql(f"CREATE TABLE IF NOT EXISTS `{schema}`.`{table}` USING DELTA LOCATION '{_sql_path(log.parent)}'")
+        except (PySparkException, Py4JJavaError) as error:
+            said = _DELTA_SAYS.search(str(error))
+            reason = said[1].strip() if said else _first_line(error)
+            raise damaged_table(error) or damaged(f"{schema}.{table}", f"{log} cannot be read ({reason.rstrip('.')})") from error
 
 
 def new_session(spark: SparkSession) -> SparkSession:
@@ -134,6 +157,27 @@ def new_session(spark: SparkSession) -> SparkSession:
     # At exit each client would ask the server, which is gone by then, for minutes to forget models that nobody made.
     atexit.unregister(session.client._cleanup_ml_cache)
     return session
+
+
+def _let_java_read_any_path() -> None:
+    """Give Java a UTF-8 locale if this process has the C locale, which it also gets if the locale asked for is not installed.
+
+    With the C locale Java cannot open a folder whose path has letters beyond ASCII.
+    """
+    if sys.platform == "linux" and locale.setlocale(locale.LC_CTYPE) in ("C", "POSIX"):
+        os.environ["LC_ALL"] = "C.UTF-8"
+
+
+def _quiet_interrupts() -> None:
+    """Let py4j log no traceback of its gateway where Ctrl-C ends a call to the JVM: it would set up the root logger to that end."""
+    root = logging.getLogger()
+    root.addFilter(_is_no_interrupt)
+    if not root.handlers and logging.lastResort:  # what shows warnings as long as nobody has set up logging
+        root.addHandler(logging.lastResort)
+
+
+def _is_no_interrupt(record: logging.LogRecord) -> bool:
+    return record.msg != "KeyboardInterrupt while sending command."
 
 
 @contextmanager
@@ -164,6 +208,16 @@ def _stderr_to(file: Path) -> Iterator[None]:
     finally:
         os.dup2(kept, 2)
         os.close(kept)
+
+
+def _size(file: Path) -> int:
+    return file.stat().st_size if file.exists() else 0
+
+
+def _first_line(error: Exception) -> str:
+    """What an error says, as a sentence; without words its kind."""
+    line = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+    return line if line.endswith(".") else f"{line}."
 
 
 def _escaped(text: str) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import sqlparse
+from py4j.protocol import Py4JError, Py4JJavaError
 from pyspark.errors import PySparkException, PySparkNotImplementedError
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -17,12 +18,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from streaming_pipeline.errors import UsageError
+from streaming_pipeline.errors import UsageError, damaged_table
+from streaming_pipeline.foreign_text import harmless
+from streaming_pipeline.local.not_yet import why_missing
 from streaming_pipeline.local.spark import new_session, start_session
 from streaming_pipeline.settings import Settings
+from streaming_pipeline.wording import plural
 
 _QUERY = re.compile(r"[\s(]*(SELECT|WITH|FROM|VALUES|TABLE|SHOW|DESCRIBE|DESC)\b", re.IGNORECASE)
 
+_PIPE_WIDTH, _LEAST_CELL = 160, 16
 _MOST_SHOWN = 1_000
 """Rows of a table that a person may still read; to lay out many more would take minutes."""
 
@@ -30,8 +35,8 @@ _MOST_SHOWN = 1_000
 def run_query(home: Path, text: str, schema: str = "streaming") -> tuple[list[str], list[tuple]]:
     """Column names and rows of a SELECT over the tables of `home`, by bare name or schema.table; a job may run meanwhile.
 
-    Raises `UsageError` for a schema that is no name, a home without tables, a text that is no query, and a query that Spark refuses,
-    in Spark's words.
+    Raises `UsageError` for a schema that is no name, a home without tables, a text that is no query, and a query that Spark refuses
+    or cannot answer, in Spark's words.
     """
     Settings(catalog="spark_catalog", schema=schema)  # says what is wrong with the name
     check_has_tables(home)
@@ -47,9 +52,29 @@ def run_query(home: Path, text: str, schema: str = "streaming") -> tuple[list[st
             )
         frame = spark.sql(text)
         return frame.columns, _rows(frame)
-    except PySparkException as error:
+    except (PySparkException, Py4JError, ConnectionError) as error:
+        if damage := damaged_table(error):
+            raise damage from None
+        if not isinstance(error, PySparkException):
+            raise UsageError(f"Spark cannot answer the query: {_fault(error)}") from None
+        absent = (error.getMessageParameters() or {}).get("relationName", "").rpartition(".")[2].strip("`")
+        if error.getCondition() == "TABLE_OR_VIEW_NOT_FOUND" and (why := why_missing(absent)):
+            raise UsageError(why) from None
         # What follows the first line is hints at Spark's settings, the plan and the stack.
         raise UsageError(f"Spark refuses the query: {str(error).strip().splitlines()[0].rstrip(';')}") from None
+
+
+def _fault(error: Exception) -> str:
+    """What ended Spark's work on a query."""
+    try:
+        said = str(error)  # for which Java is asked
+    except (Py4JError, ConnectionError):
+        said = ""
+    if "StackOverflowError" in said:
+        return "it is nested too deep."
+    if "OutOfMemoryError" in said or not isinstance(error, Py4JJavaError):  # that Java is gone has this reason
+        return "it takes more memory than there is. Ask for fewer rows or smaller values."
+    return next((line.removeprefix(": ") for line in said.splitlines() if line.startswith(": ")), said.partition("\n")[0])
 
 
 def check_has_tables(home: Path, schema: str = "*") -> None:
@@ -75,7 +100,8 @@ def _rows(frame: DataFrame) -> list[tuple]:
     """The rows as Python has them; where it lacks a value, such as a time after the year 9999, all but numbers as Spark writes them."""
     try:
         return [tuple(row) for row in frame.collect()]
-    except (ValueError, OverflowError, PySparkNotImplementedError):  # the last for an interval, which Python has no type for
+    # TypeError for a map whose keys are lists; the last for an interval, which Python has no type for.
+    except (ValueError, OverflowError, TypeError, PySparkNotImplementedError):
         unique = frame.toDF(*[f"_{index}" for index in range(len(frame.columns))])
         kept = (NumericType, BooleanType, BinaryType)
         texts = [F.col(field.name) if isinstance(field.dataType, kept) else F.col(field.name).cast("string") for field in unique.schema]
@@ -103,13 +129,12 @@ def _is_query(spark: SparkSession, text: str) -> bool:
 
 
 def render(columns: list[str], rows: list[tuple], form: str, console: Console) -> None:
-    """Print a result as a table, CSV or JSON (one list of objects)."""
+    """Print a result as a table for people, or as CSV or JSON, which have each value as it is; JSON is one list, an object a line."""
     if form == "json":
         if twice := [name for name in columns if columns.count(name) > 1]:
             raise UsageError(f"Two columns are named {twice[0]!r}, and JSON keeps one of a name: rename one with AS, or take --format csv.")
-        console.file.write(
-            json.dumps([dict(zip(columns, map(_plain, row), strict=True)) for row in rows], indent=1, ensure_ascii=False) + "\n"
-        )
+        objects = [json.dumps(dict(zip(columns, map(_plain, row), strict=True)), ensure_ascii=False) for row in rows]
+        console.file.write("[" + ",\n ".join(objects) + "]\n")
     elif form == "csv":
         out = io.StringIO()
         writer = csv.writer(out, lineterminator="\n")
@@ -119,7 +144,7 @@ def render(columns: list[str], rows: list[tuple], form: str, console: Console) -
     else:
         _show(columns, rows[:_MOST_SHOWN], console)
         rest = f", the first {_MOST_SHOWN:,} shown: --format csv gives all" if len(rows) > _MOST_SHOWN else ""
-        console.print(f"{len(rows):,} row{'' if len(rows) == 1 else 's'}{rest}", highlight=False)
+        console.print(f"{plural(len(rows), 'row')}{rest}", highlight=False)
 
 
 def _show(columns: list[str], rows: list[tuple], console: Console) -> None:
@@ -127,22 +152,23 @@ def _show(columns: list[str], rows: list[tuple], console: Console) -> None:
     table = Table(header_style="bold")
     for index, name in enumerate(columns):
         numeric = all(isinstance(row[index], int | float) or row[index] is None for row in rows)
-        table.add_column(Text(name), justify="right" if numeric and rows else "left", overflow="fold")
+        table.add_column(Text(harmless(name)), justify="right" if numeric and rows else "left", overflow="fold")
     # As Text, since a value may hold what looks like a style.
-    texts = [[Text("" if value is None else _text(value)) for value in row] for row in rows]
+    texts = [[Text("" if value is None else harmless(_text(value))) for value in row] for row in rows]
     for row in texts:
         table.add_row(*row)
     width = console.measure(table, options=console.options.update(max_width=100_000)).maximum
     if width <= console.width or not console.is_terminal:
-        # A pipe has no width.
-        (console if console.is_terminal else Console(file=console.file, width=width)).print(table)
+        # A pipe has no width of its own: cells are folded where they would make lines that nobody can read.
+        folded = min(width, max(console.width, _PIPE_WIDTH, _LEAST_CELL * len(columns)))
+        (console if console.is_terminal else Console(file=console.file, width=folded)).print(table)
         return
     for number, row in enumerate(texts, start=1):
         record = Table(box=None, show_header=False, pad_edge=False, title=f"row {number}", title_justify="left")
         record.add_column(style="bold")
         record.add_column(overflow="fold")
         for name, text in zip(columns, row, strict=True):
-            record.add_row(Text(name), text)
+            record.add_row(Text(harmless(name)), text)
         console.print(record)
 
 

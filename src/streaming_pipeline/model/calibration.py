@@ -13,6 +13,7 @@ from streaming_pipeline.detectors.iforest import isolation_forest
 from streaming_pipeline.errors import PipelineError
 from streaming_pipeline.model.explanation import ExplainedPipeline
 from streaming_pipeline.model.features import EventFeatures
+from streaming_pipeline.wording import plural
 
 SAMPLES = 512
 """Events that a tree learns from. 256 made scoring a tenth faster and found some 1 % fewer outliers, 1,024 found no more."""
@@ -28,6 +29,10 @@ _MANY = 0.02
 """So many usual events flagged are more than anybody looks at."""
 _ENOUGH = 10
 """Flagged events that a threshold should rest on."""
+
+
+class TooFew(PipelineError):
+    """There are not events enough yet to train a model from; later there will be."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,13 +56,13 @@ class Fitted:
 
 def fit(frame: pd.DataFrame, slice_field: str | None, contamination: float, seed: int = 0) -> Fitted:
     """Fit a pipeline from the columns of `frame`, whose rows are in no order, to a forest that flags the share `contamination` of usual
-    events: those with a `decision_function` below 0. Raises `PipelineError` for times alone that lie within less than a day."""
+    events: those with a `decision_function` below 0. Raises `TooFew` for times alone that lie within less than a day."""
     half = len(frame) // 2
     learning, held_out = frame.iloc[:half], frame.iloc[half:]
     features = EventFeatures(slice_field).fit(learning)
     if not features.usual_ and not features.periods_:
-        raise PipelineError(
-            "The model sees times alone, and all events lie within less than a day: let 'features' name a number of the contract, or wait."
+        raise TooFew(
+            "The model sees only times, and all events lie within less than a day: name a number of the contract in 'features', or wait."
         )
     fences = fences_of(features, learning)
     usual, clean = (rows[is_within(features, fences, rows)] for rows in (learning, held_out))
@@ -71,15 +76,15 @@ def fit(frame: pd.DataFrame, slice_field: str | None, contamination: float, seed
     notes = []
     if len(clean) * contamination < _ENOUGH / 2:
         notes.append(
-            f"the threshold rests on {len(clean):,} held-out events: too few for a flag rate of {contamination:.3%}; "
-            f"{round(2 * _ENOUGH / contamination):,} training events would do, or a higher contamination"
+            f"the threshold rests on {plural(len(clean), 'held-out event')}, too few for a flag rate of {contamination:.3%}: train on "
+            f"{round(2 * _ENOUGH / contamination):,} events, or set a higher contamination"
         )
     if contamination > _MANY:
-        notes.append(f"contamination {contamination:g} has one usual event in {1 / contamination:.2g} flagged: is it meant to?")
+        notes.append(f"with contamination {contamination:g} one usual event in {1 / contamination:.2g} is flagged: is that intended?")
     if excluded > contamination * len(frame):
-        notes.append(f"{excluded / len(frame):.2%} of the events lie beyond the fence, and are flagged besides")
+        notes.append(f"{excluded / len(frame):.2%} of the events lie outside the usual limits and are flagged in addition")
     if features.has_time_ and len(features.periods_) < 2:
-        notes.append("less than a week was learnt from: the day of the week counts for nothing yet")
+        notes.append("the model has seen less than a week, so it ignores the day of the week")
     note = "; ".join(notes)
     flag_rate = float(np.mean(scores < forest.offset_))
     return Fitted(ExplainedPipeline([("features", features), ("forest", forest)]), clean, excluded, flag_rate, note)

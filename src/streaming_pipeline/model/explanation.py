@@ -1,7 +1,7 @@
 """Which input drove a flag? The one that, were it as usual, would raise the score most.
 
 Occlusion (Zeiler and Fergus 2014), input by input: cheap, since only flagged events are asked about, and honest about a forest, whose
-score is no sum of its inputs. What only the combination of several inputs makes strange is told as that.
+score is no sum of its inputs. Where only the combination of several inputs is strange, the explanation says that.
 """
 
 import numpy as np
@@ -22,10 +22,10 @@ class ExplainedPipeline(Pipeline):
         """`anomaly_score` (`decision_function`; lower is stranger), `anomaly_flag` (-1 below 0, else 1), and of the flagged rows
         `explanation`."""
         scores = self.decision_function(rows) if len(rows) else np.zeros(0)
-        told = pd.Series(np.full(len(rows), None), index=rows.index, dtype=object)
-        told[scores < 0] = self.explain(rows[scores < 0])
+        explained = pd.Series(np.full(len(rows), None), index=rows.index, dtype=object)
+        explained[scores < 0] = self.explain(rows[scores < 0])
         flags = np.where(scores < 0, -1, 1).astype(np.int32)
-        return pd.DataFrame({"anomaly_score": scores, "anomaly_flag": flags, "explanation": told}, index=rows.index)
+        return pd.DataFrame({"anomaly_score": scores, "anomaly_flag": flags, "explanation": explained}, index=rows.index)
 
     def explain(self, rows: pd.DataFrame) -> list[str]:
         """One sentence for each of these rows, which have the columns that the model was fitted on."""
@@ -44,21 +44,22 @@ class ExplainedPipeline(Pipeline):
         scores = forest.score_samples(np.vstack([inputs, *usual_inputs.values()])).reshape(-1, len(rows))
         gains = scores[1:] - scores[0]
         names, driver = list(usual_inputs), gains.argmax(axis=0)
-        told = []
+        explained = []
         for n, (row, which) in enumerate(zip(rows.to_dict("records"), driver, strict=True)):
             name = names[which]
             if gains[which, n] <= 0:
-                told.append(f"{', '.join(names)}: each as usual, not together")
+                explained.append(f"{', '.join(names)}: each is usual, their combination is not")
             elif name == features.time:
-                told.append(f"{name}: few events come {_moment(row[name], WEEK in features.periods_)}")
+                explained.append(f"{name}: few events come {_moment(row[name], WEEK in features.periods_)}")
             else:
-                spreads = float(inputs[n, 2 * names.index(name)])
+                distance = float(inputs[n, 2 * names.index(name)])
                 middle = usual_values[name][n]
-                side = "below" if spreads < 0 else "above"
+                side = "below" if distance < 0 else "above"
                 of = f" of {row[features.slice_field]}" if features.slice_field else ""
                 at = f" at {int(row[features.time] % DAY // HOUR):02}h UTC" if features.has_time_ else ""
-                told.append(f"{name}: {row[name]:.6g} is {abs(spreads):.1f} spreads {side} the usual {middle:.6g}{of}{at}")
-        return told
+                away = f"{abs(distance):.1f} standard deviations {side} the usual {middle:.6g}{of}{at}"
+                explained.append(f"{name}: {row[name]:.6g} is {away}")
+        return explained
 
 
 def _moment(seconds: float, knows_days: bool) -> str:

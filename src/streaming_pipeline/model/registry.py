@@ -58,7 +58,7 @@ def load_version(settings: Settings, version: str) -> Model:
     named, trained_by = f"Version {version} of {settings.model_full_name}", held.tags.get(SKLEARN_TAG)
     if trained_by is None:
         raise PipelineError(
-            f"{named} was not registered by the job train_anomaly_detector, or not wholly: run that job, or choose another version."
+            f"{named} was not registered by the job train_anomaly_detector, or not completely: run that job, or choose another version."
         )
     if trained_by != sklearn.__version__:
         raise PipelineError(

@@ -27,6 +27,7 @@ from streaming_pipeline.model.calibration import Fitted
 from streaming_pipeline.model.registry import CHALLENGER, GATE_TAG, SKLEARN_TAG, Model, champion_version, load_version, promote
 from streaming_pipeline.monitoring.scores import reference
 from streaming_pipeline.settings import Settings
+from streaming_pipeline.wording import duration, plural
 
 MINIMUM_RECORDS = 100
 MAXIMUM_RECORDS = 200_000
@@ -39,7 +40,10 @@ _PREDICTED = Schema(
 
 @dataclass(frozen=True)
 class Training:
-    """One training: what was registered, from how much, what the gate said, and its pictures."""
+    """One training: what was registered, from how much, what the gate said, and its pictures.
+
+    Where there were too few events nothing was: then `version` and pictures are empty, and the note says how many there are.
+    """
 
     model_name: str
     version: str
@@ -50,19 +54,20 @@ class Training:
     note: str
     figures: dict[str, Figure] = field(repr=False)
 
+    @property
+    def summary(self) -> str:
+        """What was trained, in a sentence."""
+        if not self.version:
+            return f"{self.model_name}: {self.note}"
+        how_often = f"{self.flag_rate:.3%} flagged, {duration(self.seconds)}"
+        return f"{self.model_name} version {self.version}: {plural(self.records, 'record')}, {how_often}"
+
 
 def training_frame(spark: SparkSession, settings: Settings, contract: Contract, version: int, columns: tuple[str, ...]) -> pd.DataFrame:
     """The rows of this version of silver with these columns and `_time` (seconds), about `MAXIMUM_RECORDS` at most, picked and ordered by
-    the hash of their id: the same version, the same frame.
-
-    Raises `PipelineError` where silver has too few rows.
-    """
+    the hash of their id: the same version, the same frame."""
     silver = spark.read.format("delta").option("versionAsOf", version).table(settings.table("silver_events"))
     total = silver.count()
-    if total < MINIMUM_RECORDS:
-        raise PipelineError(
-            f"silver_events has {total} rows; training needs at least {MINIMUM_RECORDS}. Run the pipeline on more events first."
-        )
     place = F.xxhash64(f"`{contract.id_field}`")
     if total > MAXIMUM_RECORDS:
         silver = silver.where(F.pmod(place, F.lit(1_000_000)) < int(MAXIMUM_RECORDS / total * 1_000_000))
@@ -73,18 +78,26 @@ def training_frame(spark: SparkSession, settings: Settings, contract: Contract, 
 def train(spark: SparkSession, settings: Settings) -> Training:
     """Fit, log to MLflow, register as challenger, and promote it if there is no champion yet or the gate lets it pass.
 
-    Raises `PipelineError` where silver has too few rows, `UsageError` for a feature that silver lacks.
+    With fewer than `MINIMUM_RECORDS` events, or too short a time of them, nothing is trained, and the note says so: a new stream has few,
+    and nothing is broken.
+    Raises `UsageError` for a feature that silver lacks.
     """
     contract = load_contract(settings.contract_path)
     tables.create_missing(spark, settings, [tables.silver_events(contract)])
     silver_version = tables.newest_version(spark, settings, "silver_events")
     names = inputs.features(contract, settings.features)
     columns = inputs.chosen(contract, names)
+    total = tables.row_count(spark, settings, "silver_events")
+    if total < MINIMUM_RECORDS:
+        return _untrained(settings, f"training needs {MINIMUM_RECORDS} events, and there {'is' if total == 1 else 'are'} {total}")
     champion, why_none = _champion(settings, contract)
     every = tuple(dict.fromkeys((*columns, *(champion.columns if champion else ()))))
     frame = training_frame(spark, settings, contract, silver_version, every)
     began = time.perf_counter()
-    fitted = calibration.fit(frame[list(columns)], inputs.level_by(contract, names), settings.contamination)
+    try:
+        fitted = calibration.fit(frame[list(columns)], inputs.level_by(contract, names), settings.contamination)
+    except calibration.TooFew as few:
+        return _untrained(settings, str(few))
     seconds = time.perf_counter() - began
     held_out = frame.loc[fitted.held_out.index]
     recent = gate.recent_of(held_out, held_out[_TIME])
@@ -134,13 +147,25 @@ def train(spark: SparkSession, settings: Settings) -> Training:
     is_champion = champion is None or not failed
     if is_champion:
         promote(settings, version)
-        notes = [f"version {version} is champion: it scores what comes from now on", why_none]
+        notes = [f"version {version} is champion and scores {_scored_by_it(is_first=champion is None and not why_none)}", why_none]
         if failed:
             notes.append(f"the gate would have refused it, but there is no other: {'; '.join(failed)}")
     else:
-        notes = [f"version {version} is no champion, version {champion.version} stays it: {'; '.join(failed)}"]
+        notes = [f"the gate refused version {version}, and version {champion.version} stays champion: {'; '.join(failed)}"]
     note = "; ".join(filter(None, (*notes, fitted.note)))
     return Training(settings.model_full_name, version, len(frame), fitted.flag_rate, seconds, is_champion, note, figures)
+
+
+def _scored_by_it(*, is_first: bool) -> str:
+    """Which events a new champion scores: gold keeps the scores of the one before it."""
+    return "every event that has no score yet" if is_first else "new events from now on; run `rescore` for earlier ones"
+
+
+def _untrained(settings: Settings, why: str) -> Training:
+    champion = champion_version(settings)
+    meanwhile = f"version {champion} stays champion" if champion else "no event is scored until then"
+    note = f"{why.rstrip('.')}; {meanwhile}"
+    return Training(settings.model_full_name, "", 0, 0.0, 0.0, is_champion=False, note=note, figures={})
 
 
 def _champion(settings: Settings, contract: Contract) -> tuple[Model | None, str]:

@@ -11,6 +11,7 @@ from streaming_pipeline.detectors import DETECTORS, gap, zscore
 from streaming_pipeline.detectors.memory import DAYS, HOURS, Memory
 from streaming_pipeline.detectors.rhythm import MINUTES, Rhythm, residuals
 from streaming_pipeline.detectors.summary import Summary
+from streaming_pipeline.json_files import typed, whole
 
 _EDGES = np.linspace(-12, 12, 49)
 _SPIKE_FACTOR = 2.0
@@ -132,10 +133,10 @@ class Watch:
         return cls(
             Rhythm.from_json(held["rhythm"]),
             Memory.from_json(held, _EDGES),
-            held["next_minute"],
-            gap.Gap(**held["quiet"]) if held["quiet"] else None,
-            [Anomaly(**spike) for spike in held["spiking"]],
-            dict(map(tuple, held["waiting"])),
+            whole(held["next_minute"]),
+            typed(gap.Gap, held["quiet"]) if held["quiet"] else None,
+            [typed(Anomaly, spike) for spike in held["spiking"]],
+            {int(minute): int(count) for minute, count in held["waiting"]},
         )
 
 

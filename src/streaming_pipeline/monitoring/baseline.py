@@ -14,16 +14,20 @@ from streaming_pipeline.at_once import at_once
 from streaming_pipeline.contract import Contract, load_contract
 from streaming_pipeline.detectors.bins import SHARES, lay_bins
 from streaming_pipeline.errors import PipelineError, UsageError
+from streaming_pipeline.json_files import UNREADABLE
 from streaming_pipeline.monitoring import profile
 from streaming_pipeline.monitoring.profile import Profiles, Shape
 from streaming_pipeline.monitoring.windows import DAY_MINUTES, number_of, start_of
 from streaming_pipeline.settings import Settings, parse_period
+from streaming_pipeline.wording import duration, plural
 
 SILVER, GOLD = "silver_events", "gold_anomaly_predictions"
 FIRST = "first clean windows"
 MOST_SLICES = 20
 MIN_RECORDS = 100
 """A window, or a baseline, with fewer says nothing."""
+USUAL = Settings.baseline_windows
+"""So many windows make a baseline by default."""
 
 
 @dataclass(frozen=True)
@@ -68,17 +72,28 @@ class Baseline:
         }
 
 
-def newest(spark: SparkSession, settings: Settings, table_name: str) -> Baseline | None:
-    """The newest baseline of a table, or None."""
+def newest(spark: SparkSession, settings: Settings, table_name: str) -> tuple[Baseline | None, int, list[int]]:
+    """(the newest baseline of a table that can be read, the newest number, the numbers of those after it that cannot be read)."""
     rows = spark.table(settings.table("baselines")).where(F.col("table_name") == table_name)
-    row = rows.orderBy(F.col("baseline_id").desc()).first()
-    return _from_row(row) if row else None
+    damaged: list[int] = []
+    while row := rows.where(F.col("baseline_id") < damaged[-1] if damaged else F.lit(True)).orderBy(F.col("baseline_id").desc()).first():
+        try:
+            return _from_row(row), max([*damaged, row["baseline_id"]]), damaged
+        except UNREADABLE:
+            damaged.append(row["baseline_id"])
+    return None, max(damaged, default=0), damaged
 
 
 def newest_few(spark: SparkSession, settings: Settings, table_name: str, most: int) -> list[Baseline]:
-    """The newest baselines of a table that has several in force, one for each version of a model."""
+    """The newest baselines of a table that has several in force, one for each version of a model; one that cannot be read is printed."""
     rows = spark.table(settings.table("baselines")).where(F.col("table_name") == table_name)
-    return [_from_row(row) for row in rows.orderBy(F.col("created_at").desc()).limit(most).collect()]
+    held = []
+    for row in rows.orderBy(F.col("created_at").desc()).limit(most).collect():
+        try:
+            held.append(_from_row(row))
+        except UNREADABLE:
+            print(f"Baseline {row['name']} cannot be read: scores of this model are not compared with its training.")
+    return held
 
 
 def _from_row(row: Row) -> Baseline:
@@ -98,23 +113,22 @@ def window_counts(silver: DataFrame, contract: Contract, window_minutes: int) ->
     return dict(zip(counted["window"], counted["records"], strict=True))
 
 
-def choose_windows(
-    counts: dict[int, int], closed_before: int, excluded: Sequence[range], wanted: int, newest: bool = False
-) -> tuple[int, ...] | None:
-    """The first (or newest) `wanted` clean windows of those before `closed_before`: they have enough rows, not a fifth or five times as
-    many as is usual, and no finding (`excluded`). None if there are not so many yet."""
+def choose_windows(counts: dict[int, int], closed_before: int, excluded: Sequence[range], wanted: int) -> tuple[int, ...] | None:
+    """The first `wanted` clean windows, as `clean_windows` has them. None if there are not so many yet."""
+    clean = clean_windows(counts, closed_before, excluded)
+    return tuple(clean[:wanted]) if len(clean) >= wanted else None
+
+
+def clean_windows(counts: dict[int, int], closed_before: int, excluded: Sequence[range]) -> list[int]:
+    """The windows before `closed_before` that have enough rows, not a fifth or five times as many as is usual, and no finding
+    (`excluded`), in order."""
     enough = {window: count for window, count in counts.items() if window < closed_before and count >= MIN_RECORDS}
-    if len(enough) < wanted:
-        return None
-    usual = float(np.median(list(enough.values())))
-    clean = [
+    usual = float(np.median(list(enough.values()))) if enough else 0.0
+    return [
         window
         for window, count in sorted(enough.items())
         if usual / 5 <= count <= usual * 5 and not any(window in windows for windows in excluded)
     ]
-    if len(clean) < wanted:
-        return None
-    return tuple(clean[-wanted:] if newest else clean[:wanted])
 
 
 @dataclass(frozen=True)
@@ -130,22 +144,26 @@ class Choice:
         """Parameters as texts. Raises `UsageError` naming one that cannot be used."""
         choice = cls(name.strip() or "chosen", *parse_period(begin, end))
         if (choice.begin is None) != (choice.end is None):
-            raise UsageError("Give both 'from_time' and 'until_time', or neither for the newest clean windows.")
+            raise UsageError("Give both 'from_time' (--from) and 'until_time' (--until), or neither for the newest clean windows.")
         return choice
 
 
 @dataclass(frozen=True)
 class Made:
-    """A baseline that was made: its number, and the rows and windows that it stands on."""
+    """A baseline that was made: its number and name, and the rows and windows that it stands on."""
 
     baseline_id: int
+    name: str
     windows: int
+    window_minutes: int
     records: int
 
     @property
     def note(self) -> str:
-        """What was made, in words."""
-        return f"baseline {self.baseline_id} stands on {self.windows} windows; drift is measured against it from the next look on"
+        """What was made, in words, with a warning if it stands on little."""
+        windows = f"{plural(self.windows, 'window')} of {duration(60 * self.window_minutes)}"
+        few = f". That is fewer than the usual {USUAL}: drift is judged less surely" if self.windows < USUAL else ""
+        return f"baseline {self.baseline_id} ({self.name}) is made from {windows}; the next run measures drift against it{few}"
 
 
 def set_baseline(spark: SparkSession, settings: Settings, choice: Choice) -> Made:
@@ -163,21 +181,24 @@ def set_baseline(spark: SparkSession, settings: Settings, choice: Choice) -> Mad
         windows = tuple(window for window in chosen if counts.get(window, 0) >= MIN_RECORDS)
         if not windows:
             raise PipelineError(
-                f"From {choice.begin.isoformat()} to {choice.end.isoformat()} no window of {minutes} minutes has {MIN_RECORDS} events."
+                f"From {choice.begin.isoformat()} to {choice.end.isoformat()} no window of {duration(60 * minutes)} has {MIN_RECORDS} "
+                "events: choose another period (--from and --until), or give none to take the newest clean windows."
             )
     else:
-        closed_before = max(counts, default=0)
-        windows = choose_windows(counts, closed_before, _strange(spark, settings), settings.baseline_windows, newest=True)
-        if windows is None:
+        clean = clean_windows(counts, max(counts, default=0), _strange(spark, settings))
+        if len(clean) < settings.baseline_windows:
             raise PipelineError(
-                f"silver_events has fewer than {settings.baseline_windows} closed windows of {minutes} minutes with {MIN_RECORDS} events, "
-                "no odd number of them and no spike or silence: wait, or give a period or fewer windows (baseline_windows)."
+                f"silver_events has {plural(len(clean), 'clean window')} of {duration(60 * minutes)}, and the baseline needs "
+                f"{settings.baseline_windows}. A clean window is over, has {MIN_RECORDS} events or more, about as many as others, and no "
+                "spike or silence. Wait, choose fewer windows (--windows, parameter 'baseline_windows') or a period (--from and --until, "
+                "'from_time' and 'until_time')."
             )
-    before = newest(spark, settings, SILVER)
-    made = make(silver, contract, windows, minutes, before.baseline_id + 1 if before else 1, choice.name)
+        windows = tuple(clean[-settings.baseline_windows :])
+    _, before, _ = newest(spark, settings, SILVER)
+    made = make(silver, contract, windows, minutes, before + 1, choice.name)
     made = made.with_reference(held_by(silver, contract, made))
     tables.append_rows(spark, settings, tables.BASELINES, [made.to_row(None, settings.run_id, datetime.now(UTC))])
-    return Made(made.baseline_id, len(windows), sum(counts[window] for window in windows))
+    return Made(made.baseline_id, made.name, len(windows), minutes, sum(counts[window] for window in windows))
 
 
 def _strange(spark: SparkSession, settings: Settings) -> list[range]:

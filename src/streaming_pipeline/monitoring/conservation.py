@@ -3,14 +3,14 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial, reduce
-from operator import and_, or_
 
 from pyspark.sql import Column, DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 
 from streaming_pipeline import kafka, tables
 from streaming_pipeline.at_once import at_once
-from streaming_pipeline.coordinates import KEY, count_by_partition, lies_in
+from streaming_pipeline.coordinates import KEY, behind, count_by_partition, lies_in, lies_within
+from streaming_pipeline.losses import count_in_kafka
 from streaming_pipeline.settings import KafkaSettings, Settings
 
 Offsets = dict[str, int]
@@ -29,6 +29,8 @@ class Span:
     first: int
     last: int
     rows: int
+    offset_sum: int
+    """Of the offsets of these rows."""
 
     @property
     def key(self) -> str:
@@ -37,8 +39,12 @@ class Span:
 
     @property
     def has_gap(self) -> bool:
-        """Whether offsets are missing: lost records, or a transaction's marker, or what compaction took."""
-        return self.last - self.first + 1 != self.rows
+        """Whether offsets are missing: lost records, or a transaction's marker, or what compaction took.
+
+        Where a record is there twice, the count alone could hide that another is missing.
+        """
+        is_whole = self.last - self.first + 1 == self.rows and 2 * self.offset_sum == (self.first + self.last) * self.rows
+        return not is_whole
 
 
 @dataclass(frozen=True)
@@ -75,28 +81,41 @@ def check(spark: SparkSession, settings: Settings, verified_until: Mapping[str, 
     placed = [frame.where(new).select(*KEY) for frame in (table("silver_events"), table("duplicate_events"), open_quarantine)]
     rows = _extents([arrived, *placed])
     in_bronze = [row for row in rows if row["frame"] == 0]
+    spans = [Span(row["topic_id"], row["partition"], row["first"], row["last"], row["rows"], _sum(row, "offsets")) for row in in_bronze]
     balanced = surplus == 0 and _digest(in_bronze) == _digest([row for row in rows if row["frame"] > 0])
-    spans = [Span(row["topic_id"], row["partition"], row["first"], row["last"], row["rows"]) for row in in_bronze]
+    if balanced and not _has_repetitions(arrived, [span for span in spans if span.has_gap]):
+        unaccounted = 0
+    else:
+        unaccounted = max(abs(surplus), _count_unaccounted(arrived, reduce(DataFrame.unionByName, placed)))
     return Conservation(
-        unaccounted=0 if balanced else max(abs(surplus), _count_unaccounted(arrived, reduce(DataFrame.unionByName, placed))),
+        unaccounted=unaccounted,
         spans=tuple(replace(span, first=min(span.first, verified_until.get(span.key, span.first))) for span in spans),
     )
 
 
-def lost_records(spark: SparkSession, settings: Settings, topic: kafka.TopicOffsets, spans: Iterable[Span]) -> dict[str, int]:
-    """How many records Kafka holds within each span that has a gap and bronze lacks, by `topic_id/partition`.
+def lost_records(
+    spark: SparkSession, settings: Settings, topic: kafka.TopicOffsets, spans: Iterable[Span], passed: Mapping[str, tuple[int, int]]
+) -> dict[str, int]:
+    """How many records Kafka holds and bronze lacks, by `topic_id/partition`: within each span that has a gap, and in the ranges that
+    bronze's stream has `passed` behind the last record that bronze holds.
 
     A gap may be a transaction's marker or a compacted record, so Kafka's own records (read_committed) are counted. What expired
     since, and gaps in a topic that was deleted, cannot be asked for any more.
     """
-    gaps = {s.partition: s for s in spans if s.has_gap and s.topic_id == topic.info.topic_id}
-    ranges = {p: (max(span.first, topic.beginnings.get(p, 0)), span.last + 1) for p, span in gaps.items()}
+    topic_id = topic.info.topic_id
+    asked = {s.partition: (s.first, s.last + 1) for s in spans if s.has_gap and s.topic_id == topic_id}
+    for partition in topic.ends:
+        if (found := passed.get(f"{topic_id}/{partition}")) is not None:
+            asked[partition] = (asked.get(partition, found)[0], found[1])
+    ranges = {p: (max(first, topic.beginnings.get(p, 0)), end) for p, (first, end) in asked.items()}
     ranges = {partition: (first, end) for partition, (first, end) in ranges.items() if first < end}
     if not ranges:
         return {}
-    in_kafka = _held(spark, settings.kafka, topic.info, ranges)
-    in_bronze = count_by_partition(spark.table(settings.table("bronze_events")).where(lies_in(topic.info.topic_id, ranges)))
-    return {gaps[p].key: max(0, in_kafka.get(p, 0) - in_bronze.get(p, 0)) for p in ranges}
+    in_kafka = count_in_kafka(spark, settings.kafka, topic.info, ranges)
+    in_bronze = spark.table(settings.table("bronze_events")).where(lies_in(topic_id, ranges)).select(*KEY)
+    # Distinct, so that a record that is there twice stands in for no other.
+    held = count_by_partition(in_bronze.distinct())
+    return {f"{topic_id}/{p}": max(0, in_kafka.get(p, 0) - held.get(p, 0)) for p in ranges}
 
 
 def waiting_records(spark: SparkSession, connection: KafkaSettings, topic: kafka.TopicOffsets, read_until: Mapping[str, int]) -> int:
@@ -106,41 +125,26 @@ def waiting_records(spark: SparkSession, connection: KafkaSettings, topic: kafka
     are so many that these make no difference, the records themselves are counted.
     """
     begin = {p: max(first, read_until.get(f"{topic.info.topic_id}/{p}", first)) for p, first in topic.beginnings.items()}
-    behind = {p: (begin[p], end) for p, end in topic.ends.items() if end > begin[p]}
-    offsets = sum(end - first for first, end in behind.values())
-    if not behind or offsets > _MOST_COUNTED:
+    waiting = {p: (begin[p], end) for p, end in topic.ends.items() if end > begin[p]}
+    offsets = sum(end - first for first, end in waiting.values())
+    if not waiting or offsets > _MOST_COUNTED:
         return offsets
-    return sum(_held(spark, connection, topic.info, behind).values())
-
-
-def _held(spark: SparkSession, connection: KafkaSettings, topic: kafka.TopicInfo, ranges: Mapping[int, tuple[int, int]]) -> dict[int, int]:
-    """How many records (read_committed) Kafka holds from the first of these offsets to before the second, by partition."""
-    source = spark.read.format("kafka").options(**kafka.range_options(connection, topic, ranges))
-    return count_by_partition(source.option("failOnDataLoss", "false").load())
-
-
-def behind(until: Mapping[str, int]) -> Column:
-    """The rows, of any table with coordinates, that lie behind these offsets, or in a partition that is none of these.
-
-    In comparisons alone, so that Delta opens only the files whose statistics allow such a row.
-    """
-    if not until:
-        return F.lit(True)
-    topics: dict[str, dict[int, int]] = {}
-    for key, offset in until.items():
-        topic_id, partition = key.rsplit("/", 1)
-        topics.setdefault(topic_id, {})[int(partition)] = offset
-    new = [reduce(and_, [F.col("topic_id") != topic_id for topic_id in topics])]
-    for topic_id, offsets in topics.items():
-        is_new_partition = reduce(and_, [F.col("partition") != partition for partition in offsets])
-        lies_behind = [(F.col("partition") == partition) & (F.col("offset") >= offset) for partition, offset in offsets.items()]
-        new.append((F.col("topic_id") == topic_id) & reduce(or_, [is_new_partition, *lies_behind]))
-    return reduce(or_, new)
+    return sum(count_in_kafka(spark, connection, topic.info, waiting).values())
 
 
 def _extents(frames: Sequence[DataFrame]) -> list[Row]:
-    """Per frame and partition: first and last offset, rows, and the sums of both halves of the offsets' hashes: in whole numbers, which
-    hold those of two milliards of rows exactly, and cost a fraction of what decimals do."""
+    """Per frame and partition: first and last offset, rows, and the sums of the offsets and of their hashes.
+
+    Of each the halves are summed apart: in whole numbers, which hold those of two milliards of rows exactly, and cost a fraction of
+    what decimals do.
+    """
+
+    def halves(value: Column, name: str) -> tuple[Column, Column]:
+        return (
+            F.sum(F.shiftright(value, 32)).alias(f"high_{name}"),
+            F.sum(value.bitwiseAND(F.lit(0xFFFFFFFF))).alias(f"low_{name}"),
+        )
+
     hashed = F.xxhash64("offset")
     # Each is summed up by itself: Spark compiles the way from file to sum as one then.
     summed = [
@@ -149,12 +153,16 @@ def _extents(frames: Sequence[DataFrame]) -> list[Row]:
             F.min("offset").alias("first"),
             F.max("offset").alias("last"),
             F.count(F.lit(1)).alias("rows"),
-            F.sum(F.shiftright(hashed, 32)).alias("high_hashes"),
-            F.sum(hashed.bitwiseAND(F.lit(0xFFFFFFFF))).alias("low_hashes"),
+            *halves(F.col("offset"), "offsets"),
+            *halves(hashed, "hashes"),
         )
         for place, frame in enumerate(frames)
     ]
     return reduce(DataFrame.unionByName, summed).collect()
+
+
+def _sum(extent: Row, name: str) -> int:
+    return (extent[f"high_{name}"] << 32) + extent[f"low_{name}"]
 
 
 def _digest(extents: Iterable[Row]) -> dict[tuple[str, int], tuple[int, int]]:
@@ -162,8 +170,16 @@ def _digest(extents: Iterable[Row]) -> dict[tuple[str, int], tuple[int, int]]:
     found: dict[tuple[str, int], tuple[int, int]] = {}
     for row in extents:
         rows, hashes = found.get(partition := (row["topic_id"], row["partition"]), (0, 0))
-        found[partition] = rows + row["rows"], hashes + (row["high_hashes"] << 32) + row["low_hashes"]
+        found[partition] = rows + row["rows"], hashes + _sum(row, "hashes")
     return found
+
+
+def _has_repetitions(arrived: DataFrame, spans: Sequence[Span]) -> bool:
+    """Whether bronze holds a record of these spans twice; then the other tables may hold it twice as well, and all would balance."""
+    if not spans:
+        return False
+    within = lies_within((span.topic_id, span.partition, span.first, span.last) for span in spans)
+    return not arrived.where(within).groupBy(*KEY).count().where("count > 1").isEmpty()
 
 
 def _count_unaccounted(arrived: DataFrame, placed: DataFrame) -> int:

@@ -16,7 +16,7 @@ from streaming_pipeline.monitoring import drift, profile, schema, values
 from streaming_pipeline.monitoring import state as states
 from streaming_pipeline.monitoring.arrivals import Anomaly, Watch
 from streaming_pipeline.monitoring.baseline import SILVER, Baseline
-from streaming_pipeline.monitoring.findings import Found, Look, write
+from streaming_pipeline.monitoring.findings import Found, Look, Written, write
 from streaming_pipeline.monitoring.profile import ALL, Details, Profiles, Shape
 from streaming_pipeline.monitoring.schema import UnknownField
 from streaming_pipeline.monitoring.scores import Scored, judge_scores
@@ -42,25 +42,29 @@ class Begun:
     """None also where its windows are not those that are set now."""
     newest_id: int
     """Of the newest baseline; 0: there is none."""
+    damaged: str = ""
+    """What the looks before have left and cannot be read, in a sentence; empty if there is nothing."""
 
 
 @dataclass(frozen=True, eq=False)
 class Asked:
     """What the tables say of the rows that are new: of silver their counts (None: there are none) and, by the baseline, the details of
-    their columns; of bronze (None: nothing came) the fields that the contract lacks; of quarantine the reasons; of gold the scores."""
+    their columns; of bronze (None: nothing came) the fields that the contract lacks; of quarantine the reasons, and the types that fields
+    have instead of the contract's; of gold the scores."""
 
     counted: pa.Table | None = None
     details: Details | None = None
     unknown: list[UnknownField] | None = None
     rejected: dict[tuple[int, str], int] = field(default_factory=dict)
     scored: Scored = field(default_factory=lambda: Scored(0, 0, []))
+    retyped: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Detection:
-    """What a look found: how many findings of each kind, and how long a silence is usual now (None: not known yet)."""
+    """What a monitoring run found, and how long a silence is usual now (None: not known yet)."""
 
-    findings: dict[str, int]
+    written: Written
     silent_seconds: float | None
     silence_allowed_seconds: float | None
     unknown_fields: dict[str, int] = field(default_factory=dict)
@@ -73,12 +77,17 @@ class Detection:
 def begin_look(spark: SparkSession, settings: Settings, look: int) -> Begun:
     """Create the tables that are missing, take away what a look of this number has left behind, and read what it begins with."""
     created = tables.create_missing(spark, settings, _TABLES)
-    held, newest = at_once(
+    held, (newest, newest_id, damaged) = at_once(
         lambda: [] if tables.MONITOR_STATE.name in created else states.finished(spark, settings, look, _TABLES),
-        lambda: None if tables.BASELINES.name in created else baselines.newest(spark, settings, SILVER),
+        lambda: (None, 0, []) if tables.BASELINES.name in created else baselines.newest(spark, settings, SILVER),
     )
     baseline = newest if newest and newest.shape.window_minutes == settings.window_minutes else None
-    return Begun(look, states.load(held, baseline), baseline, newest.baseline_id if newest else 0)
+    state = states.load(held, baseline)
+    said = [f"monitor_state cannot be read for {', '.join(state.damaged)}: monitoring learns this again"] if state.damaged else []
+    if damaged:
+        instead = f"baseline {newest.baseline_id} takes its place" if newest else "the next clean windows make a new one"
+        said.append(f"baseline {', '.join(map(str, damaged))} cannot be read: {instead}")
+    return Begun(look, state, baseline, newest_id, "; ".join(said))
 
 
 def ask(
@@ -93,15 +102,21 @@ def ask(
 ) -> Asked:
     """Ask the new rows of silver, bronze and quarantine, and what gold has scored, all that does not depend on what is found."""
     shape = _shape(begun.baseline, settings, contract)
-    counted, details, unknown, rejected, scored = at_once(
+    counted, details, unknown, (rejected, retyped), scored = at_once(
         lambda: profile.counts(new, contract, shape).toArrow(),
         # Of the first windows it is asked once their bins are known.
         lambda: profile.details(new, contract, shape) if begun.baseline else None,
         lambda: schema.unknown_fields(bronze) if bronze is not None else None,
-        lambda: schema.rejections(quarantined, settings.window_minutes) if quarantined is not None else {},
+        lambda: _rejections(quarantined, contract, settings.window_minutes) if quarantined is not None else ({}, {}),
         lambda: judge_scores(spark, settings, contract, begun.state.scores, now),
     )
-    return Asked(counted if len(counted) else None, details, unknown, rejected, scored)
+    return Asked(counted if len(counted) else None, details, unknown, rejected, scored, retyped)
+
+
+def _rejections(quarantined: DataFrame, contract: Contract, window_minutes: int) -> tuple[dict[tuple[int, str], int], dict[str, str]]:
+    """Rejected records by window and reason and, where many have a field of another type, from which type to which."""
+    rejected = schema.rejections(quarantined, window_minutes)
+    return rejected, schema.retyped(quarantined, contract, rejected)
 
 
 def detect(
@@ -155,19 +170,19 @@ def detect(
     judged += asked.scored.judged
     if asked.unknown is not None:
         arrived = _by_window(counted, settings.window_minutes)
-        judged += schema.changes(state.schema, asked.unknown, asked.rejected, arrived, settings.window_minutes)
+        judged += schema.changes(state.schema, asked.unknown, asked.rejected, arrived, settings.window_minutes, asked.retyped)
 
     found = Found(profiles, judged, anomalies, outside, baseline, made is not None)
     if counted is not None or asked.unknown is not None or judged or anomalies:
-        findings = write(spark, settings, Look(begun.look, settings.run_id, now, settings.window_minutes), state, found)
+        written = write(spark, settings, Look(begun.look, settings.run_id, now, settings.window_minutes), state, found)
     else:
-        findings = {}
+        written = Written()
     silent = allowed = None
     if state.last_minute is not None and not waiting:
         silent = max(0.0, now.timestamp() - 60 * (state.last_minute + 1))
         allowed = state.watches[ALL].silence_allowed(state.last_minute + 1)
     unknown = {one.name: one.records for one in asked.unknown or ()}
-    return Detection(findings, silent, allowed, unknown, asked.scored.records, asked.scored.flagged)
+    return Detection(written, silent, allowed, unknown, asked.scored.records, asked.scored.flagged)
 
 
 def _shape(baseline: Baseline | None, settings: Settings, contract: Contract) -> Shape:

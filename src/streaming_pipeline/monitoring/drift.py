@@ -51,6 +51,8 @@ class Drift:
     """Of its window; None: as the look has them."""
     baseline_id: int | None = None
     """None: the one in force."""
+    detail: str | None = None
+    """Of a retyped field: from which type to which."""
 
 
 def kind_of(table_name: str, metric: str) -> str:

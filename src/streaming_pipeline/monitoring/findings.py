@@ -6,7 +6,7 @@ taken away by the next one, which has the same number.
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial, reduce
 from typing import Any
@@ -22,6 +22,7 @@ from streaming_pipeline.monitoring.arrivals import Anomaly
 from streaming_pipeline.monitoring.baseline import SILVER, Baseline
 from streaming_pipeline.monitoring.degradation import Worse
 from streaming_pipeline.monitoring.drift import Drift, kind_of
+from streaming_pipeline.monitoring.incidents import incidents
 from streaming_pipeline.monitoring.profile import ALL, ColumnProfile, Profiles
 from streaming_pipeline.monitoring.windows import start_of
 from streaming_pipeline.settings import Settings
@@ -63,8 +64,16 @@ class Found:
     """Whether this look made it."""
 
 
-def write(spark: SparkSession, settings: Settings, look: Look, state: states.State, found: Found) -> dict[str, int]:
-    """Write the rows of this look; returns how many findings there are of each kind."""
+@dataclass(frozen=True)
+class Written:
+    """What the rows of a monitoring run report, by kind: the rows themselves (`findings`), and what happened (`incidents`)."""
+
+    findings: dict[str, int] = field(default_factory=dict)
+    incidents: dict[str, int] = field(default_factory=dict)
+
+
+def write(spark: SparkSession, settings: Settings, look: Look, state: states.State, found: Found) -> Written:
+    """Write the rows of this monitoring run; returns what they report."""
     baseline_id = found.baseline.baseline_id if found.baseline else None
     # First: by it the next look knows that there is something to take away, should this one not come to its end.
     tables.append_rows(spark, settings, tables.MONITOR_STATE, states.rows(state, look.number, look.now))
@@ -78,7 +87,15 @@ def write(spark: SparkSession, settings: Settings, look: Look, state: states.Sta
     findings = Counter(one.anomaly_type for one in found.anomalies)
     findings.update(kind_of(one.table_name, one.metric) for one in found.judged if one.is_drift)
     findings["outlier"] += outliers
-    return {kind: count for kind, count in findings.items() if count}
+    happened = Counter(incidents(found.anomalies, found.judged))
+    happened["outlier"] += _strange_events(spark, settings, look) if outliers else 0
+    return Written(*({kind: count for kind, count in of.items() if count} for of in (findings, happened)))
+
+
+def _strange_events(spark: SparkSession, settings: Settings, look: Look) -> int:
+    """How many events this monitoring run found strange: each once, however many detectors and columns say so."""
+    rows = spark.table(settings.table(tables.ANOMALY_LOGS.name)).where(F.col("look") == look.number)
+    return rows.agg(F.count_distinct("event_id")).first()[0]
 
 
 def write_worse(spark: SparkSession, settings: Settings, look: Look, worse: Sequence[Worse], began: datetime) -> None:
@@ -144,6 +161,7 @@ def _drift_row(one: Drift, baseline_id: int | None, look: Look) -> dict[str, Any
         "status": "unknown" if one.is_drift is None else "drift" if one.is_drift else "ok",
         "is_drift": one.is_drift,
         "severity": one.severity,
+        "detail": one.detail,
     }
 
 

@@ -1,7 +1,7 @@
-"""How fresh and how late are events? A look at the silver rows that are new."""
+"""How fresh and how late are the silver rows that are new?"""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -10,6 +10,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from streaming_pipeline.contract import Contract
+from streaming_pipeline.wording import duration, plural
 
 _LEAST_SECONDS = 0.001
 _WIDTH = 0.01
@@ -63,7 +64,7 @@ def _quantiles(records: Sequence[int], values: Sequence[float], shares: Sequence
     return tuple(float(values[place]) for place in places)
 
 
-def health(
+def problems(
     *,
     unaccounted: int,
     lost: int | None,
@@ -71,19 +72,26 @@ def health(
     freshness_limit_seconds: int,
     silent_seconds: float | None = None,
     silence_allowed_seconds: float | None = None,
-) -> tuple[str, str | None]:
-    """(status, reason): Unhealthy if records are missing or events stay out, Unknown if there never was one."""
+) -> dict[str, str]:
+    """Kind of finding → a sentence, for all that is wrong with the records and their freshness."""
+    found = {}
     if unaccounted:
-        return "Unhealthy", f"{unaccounted} records are not accounted for"
+        found["records_unaccounted"] = f"{plural(unaccounted, 'record is', 'records are')} not accounted for"
     if lost:
-        return "Unhealthy", f"{lost} records that Kafka holds are not in bronze"
-    if freshness_seconds is None:
-        return "Unknown", "no event has arrived yet"
-    if freshness_seconds > freshness_limit_seconds:
-        return "Unhealthy", f"the newest event is {freshness_seconds:.0f} s old, the limit is {freshness_limit_seconds} s"
-    if silent_seconds is not None and silence_allowed_seconds is not None and silent_seconds > silence_allowed_seconds:
-        return (
-            "Unhealthy",
-            f"nothing has arrived for {silent_seconds:.0f} s; at this time of day {silence_allowed_seconds:.0f} s are unusual",
-        )
-    return "Healthy", None
+        found["records_lost"] = f"Kafka holds {plural(lost, 'record')} that bronze lacks"
+    if freshness_seconds is not None and freshness_seconds > freshness_limit_seconds:
+        found["stale"] = f"the newest event is {duration(freshness_seconds)} old, the limit is {duration(freshness_limit_seconds)}"
+    elif silent_seconds is not None and silence_allowed_seconds is not None and silent_seconds > silence_allowed_seconds:
+        allowed = duration(silence_allowed_seconds)
+        found["stale"] = f"nothing has arrived for {duration(silent_seconds)}; more than {allowed} is unusual at this time of day"
+    return found
+
+
+def health(wrong: Mapping[str, str], has_events: bool, rejection: str = "") -> tuple[str, str | None]:
+    """(status, reason): Unhealthy if something is wrong, Unknown if there never was an event.
+
+    `wrong` has the problems by kind; `rejection` says that records came and were rejected.
+    """
+    if wrong:
+        return "Unhealthy", "; ".join(wrong.values())
+    return ("Healthy", None) if has_events else ("Unknown", rejection or "no event has arrived yet")

@@ -359,4 +359,5 @@ def from_json(held: dict[str, Any], shape: Shape) -> ColumnProfile:
     edges = {"raw": shape.edges.get(column, ()), "scaled": shape.scaled_edges(column)}
     # Baselines of older versions have no `scaled`.
     kept = {name: Summary.from_json(held[name], edges[name]) if held.get(name) is not None else None for name in edges}
-    return ColumnProfile(window, slice_name, column, held["records"], held["nulls"], **kept, categories=held["categories"])
+    counts = None if held["categories"] is None else {name: int(count) for name, count in held["categories"].items()}
+    return ColumnProfile(int(window), str(slice_name), str(column), int(held["records"]), int(held["nulls"]), **kept, categories=counts)

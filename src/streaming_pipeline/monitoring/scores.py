@@ -12,6 +12,7 @@ from streaming_pipeline.contract import Contract
 from streaming_pipeline.detectors.bins import SHARES, lay_bins
 from streaming_pipeline.detectors.phase import DAY
 from streaming_pipeline.detectors.summary import Summary
+from streaming_pipeline.json_files import whole
 from streaming_pipeline.monitoring import baseline as baselines
 from streaming_pipeline.monitoring.baseline import GOLD, Baseline
 from streaming_pipeline.monitoring.drift import Drift, Pair, compare
@@ -44,8 +45,8 @@ class Scores:
     @classmethod
     def from_json(cls, held: dict[str, Any]) -> "Scores":
         """What `to_json` wrote."""
-        days = {(model, day): Summary.from_json(kept, edges) for model, day, edges, kept in held["open"]}
-        return cls(datetime.fromisoformat(held["until"]) if held["until"] else None, held["next_day"], days)
+        days = {(str(model), int(day)): Summary.from_json(kept, edges) for model, day, edges, kept in held["open"]}
+        return cls(datetime.fromisoformat(held["until"]) if held["until"] else None, whole(held["next_day"]), days)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from pyspark.sql import Row, SparkSession
 from pyspark.sql import functions as F
 
 from streaming_pipeline import tables
+from streaming_pipeline.json_files import UNREADABLE, whole
 from streaming_pipeline.monitoring import profile, values
 from streaming_pipeline.monitoring.arrivals import Watch
 from streaming_pipeline.monitoring.baseline import Baseline
@@ -35,6 +36,8 @@ class State:
     scores: Scores = field(default_factory=Scores)
     baseline_id: int | None = None
     """By which memories and open windows were made."""
+    damaged: tuple[str, ...] = ()
+    """Detectors, each with its slice, whose rows cannot be read: they begin anew."""
 
 
 def finished(spark: SparkSession, settings: Settings, look: int, tables_of_look: Iterable[tables.Table]) -> list[Row]:
@@ -66,23 +69,39 @@ def rows(state: State, look: int, now: datetime) -> list[dict[str, Any]]:
 
 
 def load(rows: list[Row], held: Baseline | None) -> State:
-    """What the rows remember; memories and open windows only if they were made by the baseline that is in force."""
-    content = {(row["detector"], row["slice"]): json.loads(row["state"]) for row in rows}
-    clock = content.get(("clock", ""), {"last_minute": None, "baseline_id": None})
-    state = State(last_minute=clock["last_minute"], baseline_id=clock["baseline_id"])
-    is_of_baseline = held is not None and state.baseline_id == held.baseline_id
-    for (detector, name), kept in content.items():
-        if detector == "arrivals":
-            state.watches[name] = Watch.from_json(kept)
-        elif detector == "schema":
-            state.schema = Known(**kept)
-        elif detector == "scores":
-            state.scores = Scores.from_json(kept)
-        elif is_of_baseline and detector == "values":
-            column, slice_name = name.split("/", 1)
-            state.memories[column, slice_name] = values.ColumnMemory.from_json(kept, held.shape.scaled_edges(column))
-        elif is_of_baseline and detector == "drift":
-            state.next_window = kept["next_window"]
-            opened = [profile.from_json(one, held.shape) for one in kept["open"]]
-            state.open = {one.key: one for one in opened}
+    """What the rows remember; memories and open windows only if they were made by the baseline that is in force.
+
+    What cannot be read is left out, and named in `damaged`.
+    """
+    state, damaged = State(), []
+    # The clock first: the others are held against it.
+    for row in sorted(rows, key=lambda row: row["detector"] != "clock"):
+        try:
+            _take(state, row, held)
+        except UNREADABLE:
+            damaged.append(row)
+    state.damaged = tuple(sorted(f"{row['detector']} {row['slice']}".strip() for row in damaged))
+    if any(row["detector"] in ("clock", "values", "drift") for row in damaged):
+        # As after a new baseline: what hangs on it begins anew together.
+        state.memories, state.open, state.next_window, state.baseline_id = {}, {}, None, None
     return state
+
+
+def _take(state: State, row: Row, held: Baseline | None) -> None:
+    """Put what one row remembers to the state."""
+    detector, name, kept = row["detector"], row["slice"], json.loads(row["state"])
+    is_of_baseline = held is not None and state.baseline_id == held.baseline_id
+    if detector == "clock":
+        state.last_minute, state.baseline_id = whole(kept["last_minute"]), whole(kept["baseline_id"])
+    elif detector == "arrivals":
+        state.watches[name] = Watch.from_json(kept)
+    elif detector == "schema":
+        state.schema = Known.from_json(kept)
+    elif detector == "scores":
+        state.scores = Scores.from_json(kept)
+    elif is_of_baseline and detector == "values":
+        column, slice_name = name.split("/", 1)
+        state.memories[column, slice_name] = values.ColumnMemory.from_json(kept, held.shape.scaled_edges(column))
+    elif is_of_baseline and detector == "drift":
+        opened = [profile.from_json(one, held.shape) for one in kept["open"]]
+        state.next_window, state.open = whole(kept["next_window"]), {one.key: one for one in opened}

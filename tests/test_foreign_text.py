@@ -1,0 +1,179 @@
+"""What a producer writes into a record is text wherever it is shown: it moves no cursor, forges no line and hides behind no other name."""
+
+import io
+import json
+from dataclasses import fields
+from datetime import UTC, datetime, timedelta
+
+import nbformat
+import pandas as pd
+import pytest
+from bronze_rows import append_to_bronze, event
+from rich.console import Console
+
+from streaming_pipeline import cli
+from streaming_pipeline.alerts.mail import compose, webhook_text
+from streaming_pipeline.alerts.outbox import Alert
+from streaming_pipeline.alerts.send import send_alerts
+from streaming_pipeline.errors import UsageError
+from streaming_pipeline.foreign_text import NAME, harmless
+from streaming_pipeline.local import charts
+from streaming_pipeline.local.notebook import CellError
+from streaming_pipeline.local.notebook_page import notebook_page, pandas_table
+from streaming_pipeline.local.report import write_report
+from streaming_pipeline.local.reporter import Reporter
+from streaming_pipeline.local.run_page import write_run_page
+from streaming_pipeline.local.runner import JobRun, TaskRun
+from streaming_pipeline.local.spark import _LOG4J
+from streaming_pipeline.local.sql import render, run_query
+from streaming_pipeline.monitoring.monitor import MonitorLog, monitor_silver_events
+from streaming_pipeline.producer import produce
+from streaming_pipeline.silver import cleanse_bronze_to_silver
+from streaming_pipeline.synthetic import Record
+
+FORGED = "SUCCESS in 1.0 s"
+FOREIGN = f"y\n{FORGED}\x1b[2J\x9b1m\x07\u202egnp\u200b$\\frac{{$ <i>é"
+LINE = FOREIGN.replace("\n", " ")
+"""The same in an error of several lines, of which nobody can say which are ours."""
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+def assert_is_text(shown: str, times: int = 1, is_html: bool = False) -> None:
+    """That it is shown so often, or more, and that nothing of it is more than text."""
+    assert not is_html or "<i>" not in shown
+    assert shown.count("\\x1b[2J") >= times
+    assert not [mark for mark in ("\x1b[2J", "\x9b", "\x07", "\u202e", "\u200b") if mark in shown]
+    assert not [line for line in shown.splitlines() if line.strip().startswith(FORGED)]
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("", ""),
+        ("naïve 日本 😀 [b] \\n", "naïve 日本 😀 [b] \\n"),
+        ("a\nb\tc\r\x00\x1b\x7f\x85\x9b", "a\\nb\\tc\\r\\x00\\x1b\\x7f\\x85\\x9b"),
+        ("\u200b\u202e\u2066\u2028\ufeff\xa0\ud800", "\\u200b\\u202e\\u2066\\u2028\\ufeff\\xa0\\ud800"),
+        ("x" * 60, "x" * 60),
+        ("x" * 61, "x" * 59 + "…"),
+        ("\n" * 1_000, "\\n" * 29 + "\\…"),
+    ],
+)
+def test_what_nobody_sees_is_written_out_and_what_is_long_is_cut(text, shown):
+    assert harmless(text, NAME) == shown == harmless(shown, NAME)
+
+
+def test_a_text_of_several_lines_keeps_them():
+    assert harmless("a\n\tb\x1b", is_lines=True) == "a\n\tb\\x1b"
+
+
+@pytest.mark.parametrize("is_terminal", [False, True])
+def test_of_a_runs_notes_and_errors(tmp_path, is_terminal):
+    cell = CellError(tmp_path / "n.py", "python", 3, "work()", LINE, f"ValueError: {LINE}", False)
+    tasks = [TaskRun("a", "SUCCESS", NOW, NOW, note=FOREIGN), TaskRun("b", "FAILED", NOW, NOW, error=LINE, cell=cell)]
+    tasks += [TaskRun("c", "FAILED", NOW, NOW, error=LINE)]
+    run = JobRun("job", "job", "run", tmp_path, {"name": LINE}, NOW, tasks, "FAILED", ended=NOW)
+    console = Console(file=io.StringIO(), width=500, force_terminal=is_terminal, no_color=True)
+    reporter = Reporter(console)
+    with reporter.showing(run):
+        for task in tasks:
+            reporter.task_ended(task)
+    assert_is_text(console.file.getvalue().replace("\x1b[1m", ""), 3)
+    assert_is_text(write_run_page(run, tmp_path, lambda text: text).read_text(encoding="utf-8"), 4, is_html=True)
+
+
+def test_of_what_the_command_says(capsys, tmp_path):
+    assert cli.main(["sql", FOREIGN, "--home", str(tmp_path / LINE.replace("/", ""))]) == 2
+    assert_is_text(capsys.readouterr().err)
+
+
+def test_of_a_look_at_the_topic(broker, kafka_mtls, home, monkeypatch, capsys):
+    for key, value in broker.secrets("SSL", kafka_mtls.topic).items():
+        monkeypatch.setenv(key, value)
+    produce(kafka_mtls, [Record(FOREIGN.encode(), FOREIGN.encode(), None), Record(None, b"x" * 1_000_000, None)])
+    assert cli.main(["consume", "--home", str(home)]) == 0
+    shown = capsys.readouterr().out
+    assert_is_text(shown)
+    assert len(shown) < 110_000
+
+
+def test_of_a_notebooks_tables_and_prints():
+    table = pandas_table(pd.DataFrame({FOREIGN: [FOREIGN, LINE]}))
+    assert_is_text(table, 3, is_html=True)
+    outputs = [nbformat.v4.new_output("stream", text=LINE), nbformat.v4.new_output("error", evalue=LINE, traceback=[LINE])]
+    cell = nbformat.v4.new_code_cell("work()", metadata={"title": "", "state": ""}, outputs=outputs)
+    assert_is_text(notebook_page("n", {"state": "FAILED", "started": "", "seconds": 1.0}, [cell], lambda text: text), 2, is_html=True)
+
+
+def test_of_a_table_but_not_of_csv_and_json():
+    def shown(form, **options):
+        console = Console(file=io.StringIO(), **options)
+        render([FOREIGN], [(FOREIGN,), ([LINE],)], form, console)
+        return console.file.getvalue()
+
+    assert_is_text(shown("table", width=200), 2)
+    assert_is_text(shown("table", width=12, force_terminal=True, no_color=True).replace("\n", ""), 0)
+    assert FOREIGN in shown("csv")
+    assert json.loads(shown("json"))[0] == {FOREIGN: FOREIGN}
+
+
+def test_of_the_drift_map():
+    cell = {"window_start": NOW, "window_end": NOW + timedelta(hours=1), "is_drift": True, "times_threshold": 1.5, "column_name": FOREIGN}
+    assert_is_text(charts.svg(charts.heat_map([cell], {}), "drift"), is_html=True)
+
+
+def test_of_messages():
+    text = {"message": FOREIGN, "subject": FOREIGN, "metric": FOREIGN, "query": FOREIGN, "table_name": FOREIGN}
+    times = {"event_time": NOW, "next_attempt_at": NOW, "created_at": NOW}
+    alerts = [Alert(str(n), str(n), "drift", "warning", run_id="r", rule="drift", **times, **text) for n in range(30)]
+    mail = compose("id", alerts, "a@example.com", ["b@example.com"], "streaming")
+    assert_is_text(mail["Subject"])
+    assert_is_text(mail.get_body(("plain",)).get_content(), 100)
+    assert_is_text(mail.get_body(("html",)).get_content(), 100, is_html=True)
+    assert_is_text(webhook_text(alerts, "streaming"), 30)
+
+
+def test_of_monitorings_note():
+    held = dict.fromkeys((field.name for field in fields(MonitorLog)), None)
+    assert_is_text(
+        MonitorLog(**{**held, "status": "Healthy", "conflicting_events": 0, "unknown_fields": {FOREIGN: 7}, "incidents": {}}).note
+    )
+
+
+def test_on_its_way_through_all_stages_into_tables_mails_and_the_report(spark, offline_settings, home, mailbox, capsys):
+    """Field names, ids and rejected values, through the real tables."""
+    settings, (box, secrets) = offline_settings, mailbox
+    payloads = [event(f"{n} {FOREIGN}", **{FOREIGN: 1}) for n in range(5)] + [event(f"r{n}", event_type=FOREIGN) for n in range(3)]
+    payloads += [f"{n} {FOREIGN}".encode() for n in range(3)]
+    append_to_bronze(spark, settings, payloads)
+    cleanse_bronze_to_silver(spark, settings)
+    assert_is_text(monitor_silver_events(spark, settings).note)
+
+    before = len(box.mails)
+    sending = send_alerts(spark, settings, {}, lambda: secrets)
+    assert_is_text(capsys.readouterr().out)
+    assert len(box.mails) == before + 1
+    assert_is_text(box.mails[-1]["Subject"])
+    for kind in ("plain", "html"):
+        assert_is_text(box.mails[-1].get_body((kind,)).get_content(), 2)
+    # The query of the mail still finds the field by its name.
+    [alert] = [alert for alert in sending.new if alert.metric == "schema_added"]
+    assert [row["column_name"] for row in spark.sql(alert.query).collect()] == [FOREIGN]
+    assert harmless(alert.query) == alert.query
+
+    assert_is_text(write_report(spark, settings, home).read_text(encoding="utf-8"), 5, is_html=True)
+    assert cli.main(["quarantine", "list", "--home", str(home), "--schema", settings.schema]) == 0
+    assert_is_text(capsys.readouterr().out)
+    with pytest.raises(UsageError) as refused:
+        run_query(home, "SELECT CAST(event_id AS INT) FROM silver_events", settings.schema)
+    assert_is_text(harmless(refused.value), 0)  # its first line ends before that
+
+
+def test_an_exception_that_quotes_a_record_stands_in_sparks_log_once_and_as_text(spark, tmp_path):
+    log4j, jvm = tmp_path / "log4j2.properties", spark._jvm
+    log4j.write_text(_LOG4J.format(log=tmp_path / "spark.log"))
+    context = jvm.org.apache.logging.log4j.core.LoggerContext("a test", None, jvm.java.net.URI(log4j.as_uri()))
+    context.start()
+    context.getLogger("Stage").error("a task failed", jvm.java.lang.RuntimeException("cannot read \x1b[2Jx\x07y"))
+    context.stop()
+    said = (tmp_path / "spark.log").read_text()
+    assert said.count("RuntimeException: cannot read ?[2Jx?y\n") == 1 and said.count("RuntimeException") == 1
