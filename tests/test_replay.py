@@ -147,8 +147,8 @@ def test_a_choice_is_by_reason_and_by_time(spark, offline_settings, allow_refund
 
 def test_a_backfill_adds_what_bronze_lacks_from_a_time_on_and_nothing_else(spark, settings):
     begin = datetime.now(UTC) - timedelta(hours=1)
-    records = [
-        Record(None, event(str(n), at=begin + timedelta(seconds=n)), int((begin + timedelta(seconds=n)).timestamp() * 1000))
+    records = [  # keys lay them on all partitions; without any, the client may take one for all
+        Record(b"%d" % n, event(str(n), at=begin + timedelta(seconds=n)), int((begin + timedelta(seconds=n)).timestamp() * 1000))
         for n in range(300)
     ]
     produce(settings.kafka, records[:200])

@@ -3,12 +3,15 @@
 import csv
 import io
 import json
+import logging
 import os
 import signal
 import threading
 from datetime import date, datetime
 
 import pytest
+from py4j.protocol import Py4JError
+from pyspark.sql.classic.dataframe import DataFrame
 from rich.console import Console
 
 from streaming_pipeline.errors import UsageError
@@ -148,8 +151,22 @@ def test_a_query_that_is_interrupted_ends_without_a_traceback_of_the_gateway(ask
     press.start()
     with pytest.raises(KeyboardInterrupt):
         ask("SELECT count(*) FROM range(1000000) a CROSS JOIN range(1000000) b WHERE a.id + b.id = 0")
-    spark.sparkContext.cancelAllJobs()
     assert caplog.records == [] and "Traceback" not in capfd.readouterr().err
+    assert list(spark.sparkContext.statusTracker().getActiveJobsIds()) == []
+
+
+def test_what_fails_while_an_interrupt_is_on_its_way_is_still_the_interrupt(ask, caplog, monkeypatch):
+    def collect(frame):
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            logging.exception("The gateway is told of it.")
+            raise Py4JError("Answer from Java side is empty") from None
+
+    monkeypatch.setattr(DataFrame, "collect", collect)
+    with pytest.raises(KeyboardInterrupt):
+        ask("SELECT 1")
+    assert caplog.records == []
 
 
 @pytest.mark.parametrize(("text", "schema"), [("SELECT * FROM nowhere", "asked"), ("SELECT", "asked")])

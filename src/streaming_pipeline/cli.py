@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from streaming_pipeline.errors import PipelineError, UsageError
 from streaming_pipeline.foreign_text import PAGE, harmless
+from streaming_pipeline.local.interrupts import interrupt_behind
 from streaming_pipeline.wording import duration, plural
 
 if TYPE_CHECKING:
@@ -43,22 +44,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _check_texts(sys.argv[1:] if arguments is None else arguments)
         options = _parser().parse_args(arguments)
         return options.call(options, Console(soft_wrap=False))
-    except KeyboardInterrupt as interrupt:
-        _say(f"Stopped. {interrupt}".strip())
-        return 130
-    except BrokenPipeError:
-        # Whoever read our output has seen enough; Python must not try to flush it once more.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except PipelineError as error:
-        _say(str(error))
-        return 2 if isinstance(error, UsageError) else 1
-    except (MemoryError, ImportError, SystemError) as error:  # C code may end in the latter where memory ends
-        limit = _memory_limit()
-        if limit is None and not isinstance(error, MemoryError):
-            raise
-        _say(f"There is not enough memory for this{f': `ulimit -v` gives each process {limit:,} kB, let it have more' if limit else ''}.")
-        return 1
+    except BaseException as error:
+        if interrupt := interrupt_behind(error):
+            _say(f"Stopped. {interrupt}".strip())
+            return 130
+        return _exit_code(error)
+
+
+def _exit_code(error: BaseException) -> int:
+    """Say what ended a command, in a sentence; what is no user's or machine's mistake is raised on."""
+    match error:
+        case BrokenPipeError():
+            # Whoever read our output has seen enough; Python must not try to flush it once more.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
+        case PipelineError():
+            _say(str(error))
+            return 2 if isinstance(error, UsageError) else 1
+        case MemoryError() | ImportError() | SystemError():  # C code may end in the latter where memory ends
+            limit = _memory_limit()
+            if limit is None and not isinstance(error, MemoryError):
+                raise error
+            let = f": `ulimit -v` gives each process {limit:,} kB, let it have more" if limit else ""
+            _say(f"There is not enough memory for this{let}.")
+            return 1
+    raise error
 
 
 def _memory_limit() -> int | None:

@@ -25,6 +25,7 @@ from pyspark.sql import DataFrame
 
 from streaming_pipeline.errors import PipelineError, UsageError, damaged_table
 from streaming_pipeline.local.dbutils import DBUtils, NotebookExit
+from streaming_pipeline.local.interrupts import interrupt_behind
 from streaming_pipeline.local.notebook_page import cell_node, notebook_page, pandas_table, spark_table
 from streaming_pipeline.local.shell import Shell, running_shell
 
@@ -238,7 +239,7 @@ class _Kernel:
         except (_CellFailed, NotebookExit):
             raise
         except (Exception, SystemExit) as error:
-            if interrupt := _interrupt_behind(error):
+            if interrupt := interrupt_behind(error):
                 raise interrupt from None
             raise _CellFailed(self._describe(error, file, cell)) from error
 
@@ -327,14 +328,6 @@ class _Kernel:
             return "" if path.is_relative_to(_PACKAGE / "local") else path.relative_to(_PACKAGE.parent).as_posix()
         folder = next((file.parent for file in self.files if path.is_relative_to(file.parent)), None)
         return path.relative_to(folder.parent).as_posix() if folder else ""
-
-
-def _interrupt_behind(error: BaseException) -> KeyboardInterrupt | None:
-    """The interrupt during which `error` arose: PySpark calls the JVM while it leaves an interrupted call, and that may fail."""
-    context = error.__context__
-    while context and not isinstance(context, KeyboardInterrupt):
-        context = context.__context__
-    return context
 
 
 def _first_lines(text: str) -> str:

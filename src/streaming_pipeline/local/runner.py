@@ -4,13 +4,11 @@ Tasks run one after another on the main thread, each notebook with a new Spark s
 """
 
 import contextlib
-import logging
 import os
 import re
 import signal
 import threading
 import time
-import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -18,11 +16,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from py4j.protocol import Py4JError
-
 from streaming_pipeline.errors import PipelineError
 from streaming_pipeline.local.bundle import Bundle
 from streaming_pipeline.local.dbutils import DBUtils, redactor
+from streaming_pipeline.local.interrupts import end_work, without_pysparks_handler
 from streaming_pipeline.local.job_graph import FAILED_STATES, DynamicValues, check_job, check_parameters, compare, decide, leaves, ordered
 from streaming_pipeline.local.notebook import CellError, run_notebook
 from streaming_pipeline.local.run_page import write_run_page
@@ -295,12 +292,11 @@ class _Runner:
         spark = self.spark_for_task(task.key)
         task.html = self.run_dir / ".".join((*above, task.key, "html"))
         try:
-            with _interruptible():
+            with without_pysparks_handler():
                 options = {"html": task.html, "redact": self.redact, "show_tables": self.show_tables}
                 result = run_notebook(Path(notebook["notebook_path"]), spark=spark, dbutils=dbutils, **options)
         except KeyboardInterrupt as interrupt:
-            with contextlib.suppress(Exception):
-                _interrupt_spark(spark, interrupt)
+            end_work(spark, interrupt)
             raise
         finally:
             # A workspace ends a task's streams with the task; left alone they would go on into the next one.
@@ -342,52 +338,6 @@ def _cause(task: TaskRun) -> str:
     line = _AROUND_THE_CAUSE.sub("", message, count=1).strip().partition("\n")[0] or message.partition("\n")[0]
     line = re.sub(r"^(?:\w+\.)+(?=[\w$]+: )", "", line)  # the class alone, without its package
     return line if len(line) <= 200 else f"{line[:199]}…"
-
-
-def _interrupt_spark(spark: "SparkSession", interrupt: KeyboardInterrupt) -> None:
-    """End what Spark is doing for a notebook that was interrupted.
-
-    A query that was still being planned has no job yet to be ended, and would run on without anyone waiting for it: so, if the
-    interrupt came while Python waited for the JVM, ask again until there was something to end, or nothing for some seconds.
-    """
-    frames = traceback.walk_tb(interrupt.__traceback__)
-    waited = any(frame.f_globals.get("__name__", "").startswith("py4j.") for frame, _ in frames)
-    deadline = time.monotonic() + (5 if waited else 0)
-    while True:
-        # The first call over a new connection may find no answer: the JVM has yet to notice that the old one was left.
-        with contextlib.suppress(Py4JError):
-            if spark.interruptAll():
-                return
-        if time.monotonic() >= deadline:
-            return
-        time.sleep(0.1)
-
-
-@contextlib.contextmanager
-def _interruptible() -> Iterator[None]:
-    """Let Ctrl-C raise `KeyboardInterrupt` and no more within the block, or do what else whoever runs the job has it do.
-
-    PySpark's own handler calls the JVM over the very connection that is waiting, which ends in a `Py4JError`. And py4j logs the
-    interrupt with a traceback, by a call that would also set up logging for the whole process.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    root, quiet = logging.getLogger(), lambda record: record.msg != "KeyboardInterrupt while sending command."
-    stand_in = None if root.handlers else logging.lastResort  # what shows warnings as long as nobody has set up logging
-    previous = signal.getsignal(signal.SIGINT)
-    if getattr(previous, "__module__", "").startswith("pyspark."):
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-    root.addFilter(quiet)
-    if stand_in:
-        root.addHandler(stand_in)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, previous)
-        root.removeFilter(quiet)
-        if stand_in:
-            root.removeHandler(stand_in)
 
 
 @contextlib.contextmanager

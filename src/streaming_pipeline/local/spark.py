@@ -5,10 +5,8 @@ import locale
 import logging
 import os
 import re
-import signal
 import socket
 import sys
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,6 +18,7 @@ from pyspark.sql import SparkSession
 from pyspark.sql.utils import is_remote
 
 from streaming_pipeline.errors import PipelineError, damaged, damaged_table
+from streaming_pipeline.local.interrupts import interrupt_afterwards, silence_py4j
 from streaming_pipeline.local.jars import spark_jars
 from streaming_pipeline.local.java import java_home
 
@@ -119,13 +118,13 @@ def start_session(
     logs = (log.with_name("spark.stderr"), log)
     before = [_size(file) for file in logs]
     try:
-        with _interrupt_afterwards(), _stderr_to(logs[0]):
+        with interrupt_afterwards(), _stderr_to(logs[0]):
             spark = builder.getOrCreate()
     except Exception as error:
         grown = [str(file) for file, size in zip(logs, before, strict=True) if _size(file) > size]
         see = f" The reason is in {' or '.join(grown)}." if grown else ""
         raise PipelineError(f"Spark could not start: {_first_line(error)}{see}") from error
-    _quiet_interrupts()
+    silence_py4j()
     # PySpark logs at length, Java's stack included, each query that Spark refuses; whoever asked is told by the exception.
     logging.getLogger("SQLQueryContextLogger").setLevel(logging.CRITICAL)
     register_tables(spark, home)
@@ -166,34 +165,6 @@ def _let_java_read_any_path() -> None:
     """
     if sys.platform == "linux" and locale.setlocale(locale.LC_CTYPE) in ("C", "POSIX"):
         os.environ["LC_ALL"] = "C.UTF-8"
-
-
-def _quiet_interrupts() -> None:
-    """Let py4j log no traceback of its gateway where Ctrl-C ends a call to the JVM: it would set up the root logger to that end."""
-    root = logging.getLogger()
-    root.addFilter(_is_no_interrupt)
-    if not root.handlers and logging.lastResort:  # what shows warnings as long as nobody has set up logging
-        root.addHandler(logging.lastResort)
-
-
-def _is_no_interrupt(record: logging.LogRecord) -> bool:
-    return record.msg != "KeyboardInterrupt while sending command."
-
-
-@contextmanager
-def _interrupt_afterwards() -> Iterator[None]:
-    """Let Ctrl-C wait for the end of the block: in the middle of Spark's start it would leave a JVM behind, and pages of traceback."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    came = []
-    previous = signal.signal(signal.SIGINT, lambda *_: came.append(True))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, previous)
-    if came:
-        raise KeyboardInterrupt
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from rich.text import Text
 
 from streaming_pipeline.errors import UsageError, damaged_table
 from streaming_pipeline.foreign_text import harmless
+from streaming_pipeline.local.interrupts import end_work, interrupt_behind
 from streaming_pipeline.local.not_yet import why_missing
 from streaming_pipeline.local.spark import new_session, start_session
 from streaming_pipeline.settings import Settings
@@ -36,7 +37,7 @@ def run_query(home: Path, text: str, schema: str = "streaming") -> tuple[list[st
     """Column names and rows of a SELECT over the tables of `home`, by bare name or schema.table; a job may run meanwhile.
 
     Raises `UsageError` for a schema that is no name, a home without tables, a text that is no query, and a query that Spark refuses
-    or cannot answer, in Spark's words.
+    or cannot answer, in Spark's words. An interrupt ends the query.
     """
     Settings(catalog="spark_catalog", schema=schema)  # says what is wrong with the name
     check_has_tables(home)
@@ -52,7 +53,10 @@ def run_query(home: Path, text: str, schema: str = "streaming") -> tuple[list[st
             )
         frame = spark.sql(text)
         return frame.columns, _rows(frame)
-    except (PySparkException, Py4JError, ConnectionError) as error:
+    except (KeyboardInterrupt, PySparkException, Py4JError, ConnectionError) as error:
+        if interrupt := interrupt_behind(error):
+            end_work(spark, interrupt)
+            raise interrupt from None
         if damage := damaged_table(error):
             raise damage from None
         if not isinstance(error, PySparkException):

@@ -7,7 +7,6 @@ import sqlparse
 from rich.console import Console
 
 from streaming_pipeline.errors import PipelineError
-from streaming_pipeline.local.spark import start_session
 from streaming_pipeline.local.sql import check_has_tables, render, run_query
 
 
@@ -32,7 +31,6 @@ def answer_questions(home: Path, schema: str, form: str, console: Console) -> in
             except PipelineError as error:
                 console.print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
             except KeyboardInterrupt:
-                start_session(home).sparkContext.cancelAllJobs()
                 print("The query was stopped.")
     return 0
 
