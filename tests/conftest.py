@@ -1,4 +1,4 @@
-"""One Spark session and one broker for all tests, both started when a test first asks for them; everything lies in tmp."""
+"""One Spark session and one broker for the tests of a worker, both started when a test first asks for them; everything lies in tmp."""
 
 import shutil
 import uuid
@@ -12,6 +12,15 @@ from kill import QUICK_START
 from streaming_pipeline.settings import KafkaSettings, Settings
 
 ROOT = Path(__file__).parents[1]
+TINY_TABLES = {
+    # A query is planned, compiled and run for a handful of rows: each plan that is left as it is takes a quarter less time. What a
+    # laptop sets is tested by the jobs that tests start as processes of their own.
+    "spark.sql.codegen.wholeStage": "false",
+    "spark.sql.codegen.factoryMode": "NO_CODEGEN",
+    "spark.sql.adaptive.enabled": "false",
+    "spark.sql.shuffle.partitions": "1",
+    "spark.databricks.delta.snapshotPartitions": "1",
+}
 
 
 @pytest.fixture(scope="session")
@@ -29,7 +38,7 @@ def spark(home):
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("JDK_JAVA_OPTIONS", QUICK_START["JDK_JAVA_OPTIONS"])
         # With less, what hundreds of tests leave in Spark's caches would keep a core at work to collect it.
-        session = start_session(home, event_log=home / "spark-events", memory="4g")
+        session = start_session(home, event_log=home / "spark-events", memory="4g", confs=TINY_TABLES)
     yield session
     session.stop()
 
