@@ -426,6 +426,22 @@ def test_what_may_have_arrived_stays_the_message_that_it_was():
     assert once == again
 
 
+def test_what_may_have_arrived_keeps_its_pause_and_its_name_until_it_is_sent_or_given_up(tmp_path):
+    [message] = plan([alert()], FOUR_HOURS, {}, NOON).messages
+    unclear, clear = Temporary("went away", is_unclear=True), Temporary("cannot be reached", is_connection=True)
+    journal = Journal(tmp_path / "sent")
+    for failure in (unclear, clear, UsageError("SMTP_PASSWORD is wrong.")):
+        run_delivery(tmp_path, [message], Script(failure))
+        begun, _ = journal.read()
+        assert begun == {message.message_id: [message.alerts[0].alert_id]}
+    later = replace(alert(), next_attempt_at=NOON + HOUR)
+    assert plan([later, alert("b")], FOUR_HOURS, {}, NOON, begun).messages[0].alerts == (alert("b"),)
+    [again] = plan([later], FOUR_HOURS, {}, NOON + HOUR, begun).messages
+    assert again.message_id == message.message_id
+    tired = replace(again, alerts=(replace(later, attempts=MAX_ATTEMPTS - 1),))
+    assert run_delivery(tmp_path, [tired], Script(unclear)).of("DEAD") and journal.read() == ({}, {})
+
+
 def test_an_alert_that_is_tried_again_later_does_not_hold_up_others():
     tired = replace(alert("a"), attempts=19, next_attempt_at=NOON + 6 * HOUR)
     [message] = plan([tired, alert("b")], FOUR_HOURS, {}, NOON).messages
@@ -547,11 +563,14 @@ def test_a_folder_that_cannot_be_written_keeps_no_mail_back(tmp_path):
 
 
 def test_what_nobody_foresaw_in_one_channel_keeps_nothing_from_the_other(tmp_path):
-    messages = plan([alert(), alert(channel="webhook")], FOUR_HOURS, {}, NOON).messages
+    every = [alert(), alert("other"), alert(channel="webhook")]
+    messages = plan(every, replace(FOUR_HOURS, group=False), {}, NOON).messages
     outcome = Outcome()
     senders = {"email": Script(UnicodeError("s3cret")), "webhook": Script()}
     deliver(messages, senders, Journal(tmp_path / "sent"), outcome, timedelta())
-    assert [one.channel for one in outcome.of("SENT")] == ["webhook"]
+    assert sorted(one.channel for one in outcome.of("SENT")) == ["email", "webhook"]
+    [failed] = outcome.of("PENDING")
+    assert (failed.attempts, failed.reason) == (1, "it could not be sent (UnicodeError)")
     assert outcome.wrong == {"email": "The channel email cannot be used (UnicodeError): check its settings."}
 
 

@@ -1,16 +1,19 @@
 """A checkpoint that is damaged, older than its table or ahead of it: nothing is lost, nothing comes twice, and it is said."""
 
+import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import checkpoints
 import pytest
 from bronze_rows import append_to_bronze, event
-from kafka_records import send
+from kafka_records import put, send
 from pyspark.sql import functions as F
 
+from streaming_pipeline import kafka
 from streaming_pipeline.backfill import backfill_bronze
-from streaming_pipeline.bronze import bronze_checkpoint, stream_kafka_to_bronze
+from streaming_pipeline.bronze import beginning, bronze_checkpoint, starting_offsets, stream_kafka_to_bronze
 from streaming_pipeline.errors import PipelineError
 from streaming_pipeline.kafka import topic_offsets
 from streaming_pipeline.local.bundle import load_bundle
@@ -145,6 +148,68 @@ def test_silver_reads_all_again_where_bronze_was_put_back_to_an_earlier_state(sp
     assert spark.table(settings.table("silver_events")).count() == 4  # what bronze has no more stays
 
 
+def test_silver_reads_all_again_where_bronzes_log_no_longer_reaches_back_to_its_checkpoint(spark, offline_settings, home, tmp_path):
+    settings, log = offline_settings, home / "warehouse" / f"{offline_settings.schema}.db" / "bronze_events" / "_delta_log"
+    append_to_bronze(spark, settings, [event("a")])
+    spark.sql(f"ALTER TABLE {settings.table('bronze_events')} SET TBLPROPERTIES ('delta.checkpointInterval' = '1')")
+    cleanse_bronze_to_silver(spark, settings)
+    checkpoint = settings.checkpoint("silver")
+    shutil.copytree(checkpoint, tmp_path / "copy")
+    for offset in (1, 2, 3):
+        append_to_bronze(spark, settings, [event(f"b{offset}")], first_offset=offset)
+        cleanse_bronze_to_silver(spark, settings)
+    newest_state = max(int(file.name.split(".")[0]) for file in log.glob("*.checkpoint*.parquet"))
+    for file in log.glob("*.json"):
+        if int(file.stem) < newest_state:
+            checkpoints.remove(file, with_checksum=True)
+    shutil.rmtree(checkpoint)
+    shutil.copytree(tmp_path / "copy", checkpoint)
+    spark._jvm.org.apache.spark.sql.delta.DeltaLog.clearCache()
+    append_to_bronze(spark, settings, [event("c")], first_offset=4)
+    counts = cleanse_bronze_to_silver(spark, settings)
+    assert counts.records == 1 and "no longer reaches back so far: all was read again" in counts.note
+    assert spark.table(settings.table("silver_events")).count() == 5
+
+
+def test_without_an_answer_from_kafka_an_older_checkpoint_goes_on_and_a_missing_one_is_refused(spark, settings):
+    for count in (30, 9):
+        send(settings, count)
+        stream_kafka_to_bronze(spark, settings)
+    known = topic_offsets(settings.kafka)
+    unknown = kafka.TopicOffsets(replace(known.info, partitions=()), {}, {})  # as with a service credential
+    checkpoint = checkpoint_of_bronze(settings)
+    for kind in ("offsets", "commits"):
+        checkpoints.remove(newest(checkpoint, kind)[0], with_checksum=True)
+    begin = beginning(spark, settings, unknown)
+    assert begin.is_anew and json.loads(starting_offsets(unknown, begin.offsets)) == {
+        settings.kafka_topic: {str(partition): end for partition, end in known.ends.items()}
+    }
+    shutil.rmtree(checkpoint)
+    with pytest.raises(PipelineError, match=r"checkpoint of bronze is gone or damaged.*databricks.serviceCredential"):
+        beginning(spark, settings, unknown)
+
+
+def test_a_restored_table_lacks_records_also_of_partitions_that_the_last_batch_had_none_of(spark, settings):
+    for partitions in ((0, 1), (0, 1), (0,)):
+        put(settings, [partition for partition in partitions for _ in range(5)])
+        stream_kafka_to_bronze(spark, settings)
+    versions = spark.sql(f"DESCRIBE HISTORY {settings.table('bronze_events')}").where("operation = 'WRITE'").orderBy("version").collect()
+    spark.sql(f"RESTORE TABLE {settings.table('bronze_events')} TO VERSION AS OF {versions[0]['version']}")
+    assert beginning(spark, settings, topic_offsets(settings.kafka)).taken_back == {0: (5, 15), 1: (5, 10)}
+    assert "10 of partition 0 from offset 5 to 14; 5 of partition 1 from offset 5 to 9" in stream_kafka_to_bronze(spark, settings).note
+
+
+def test_a_checkpoint_whose_file_was_changed_is_left_in_the_same_run(spark, settings):
+    send(settings, 9)
+    stream_kafka_to_bronze(spark, settings)
+    [offsets] = newest(checkpoint_of_bronze(settings), "offsets")
+    offsets.write_text(offsets.read_text().replace('"batchTimestampMs":1', '"batchTimestampMs":2'))
+    send(settings, 6)
+    ingested = stream_kafka_to_bronze(spark, settings)
+    assert ingested.records == 6 and "a file of its checkpoint was changed" in ingested.note
+    assert offsets_held(spark, settings) == each_once(settings)
+
+
 def test_a_checkpoint_names_the_file_that_is_missing(tmp_path):
     def files(**contents):
         shutil.rmtree(tmp_path / "c", ignore_errors=True)
@@ -157,9 +222,9 @@ def test_a_checkpoint_names_the_file_that_is_missing(tmp_path):
     offset, commit = 'v1\n{}\n{"t": {"0": 5}}', 'v1\n{"nextBatchWatermarkMs": 0}'
     assert progress(files()) is None
     planned = progress(files(offsets_0=offset, sources_0_0='v1\n{"t": {"0": 2}}'))
-    assert (planned.batch, planned.is_planned, planned.kafka_offsets()) == (None, True, {0: 2})
+    assert (planned.batch, planned.kafka_offsets()) == (None, {0: 2})
     done = progress(files(offsets_0=offset, commits_0=commit))
-    assert (done.batch, done.is_planned, done.kafka_offsets()) == (0, False, {0: 5})
+    assert (done.batch, done.kafka_offsets()) == (0, {0: 5})
     for broken, named in (
         ({"offsets_0": offset, "commits_0": commit, "metadata": ""}, "metadata"),
         ({"offsets_0": "", "commits_0": commit}, "offsets/0"),
@@ -169,11 +234,14 @@ def test_a_checkpoint_names_the_file_that_is_missing(tmp_path):
         ({"offsets_1": offset}, "commits/0"),
         ({"offsets_1": offset, "commits_2": commit}, "offsets/2"),
         ({"commits_0": commit}, "offsets/0"),
+        ({"offsets_0": 'v1\n{"batchWatermarkMs": 0, "conf": {}}', "commits_0": commit}, "offsets/0"),
     ):
         with pytest.raises(DamagedCheckpoint, match=rf"file {tmp_path}/c/{named} was missing or damaged"):
             progress(files(**broken))
     with pytest.raises(PipelineError, match="sources/0/0"):
         progress(files(offsets_0=offset)).kafka_offsets()
+    with pytest.raises(DamagedCheckpoint, match="offsets/0"):
+        progress(files(offsets_0='v1\n{}\n{"t": 5}', commits_0=commit)).kafka_offsets()
 
 
 def test_whatever_is_missing_damaged_or_older_nothing_is_lost_and_nothing_comes_twice(spark, settings, home, tmp_path):

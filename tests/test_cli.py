@@ -1,5 +1,6 @@
 """The command line: what wrong use is answered with. None of it starts Java."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -215,6 +216,24 @@ def test_a_home_that_another_user_keeps_closed_is_named(capsys, command):
             os.seteuid(before)
             Path(home).chmod(0o700)
     assert capsys.readouterr().err == f"--home {home} cannot be used (Permission denied): name another folder.\n"
+
+
+@pytest.mark.parametrize("command", [["sql"], ["quarantine", "list"], ["alerts", "list"], ["backfill", "--from", "2026-03-01"]])
+def test_a_schema_that_is_no_name_is_named(tmp_path, capsys, command):
+    (tmp_path / "warehouse").mkdir()
+    for schema in ("/x", "**"):
+        assert main([*command, "--home", str(tmp_path), "--schema", schema]) == 2
+        said = capsys.readouterr().err
+        assert "schema" in said and repr(schema) in said and said.count("\n") == 1
+
+
+def test_a_full_disk_is_named(monkeypatch, capsys):
+    def write(*_):
+        raise OSError(errno.ENOSPC, "No space left on device", "/home/lines")
+
+    monkeypatch.setattr("streaming_pipeline.cli._contract", write)
+    assert main(["contract", "check", "--file", "lines.jsonl"]) == 1
+    assert capsys.readouterr().err == "A disk or folder cannot be used: [Errno 28] No space left on device: '/home/lines'.\n"
 
 
 def test_a_store_of_models_that_cannot_be_used_is_named(tmp_path, capsys):

@@ -1,6 +1,7 @@
 """A table whose files are damaged or gone: a sentence names table, file and cure, and no page of Java's stack does."""
 
 import os
+from pathlib import Path
 
 import pytest
 from bronze_rows import append_to_bronze, event
@@ -74,12 +75,18 @@ def test_a_file_that_is_gone_from_the_table_that_a_stream_fills_is_not_taken_for
     append_to_bronze(spark, offline_settings, [event("1"), event("3")])
     cleanse_bronze_to_silver(spark, offline_settings)
     [file] = (home / "warehouse" / f"{offline_settings.schema}.db" / "silver_events").glob("event_date=*/*.parquet")
+    kept, checkpoint = file.read_bytes(), Path(offline_settings.checkpoint("silver"))
     file.unlink()
     # By the statistics of the file this event may be in it.
     append_to_bronze(spark, offline_settings, [event("2")], first_offset=2)
     with pytest.raises(PipelineError) as told:
         cleanse_bronze_to_silver(spark, offline_settings)
     assert str(told.value).startswith(f"Table {offline_settings.schema}.silver_events is damaged: {file} is missing or cannot be read. ")
+    # The checkpoint stays: once the file is back, nothing is read again.
+    assert [one.name for one in checkpoint.parent.iterdir()] == [checkpoint.name]
+    file.write_bytes(kept)
+    counts = cleanse_bronze_to_silver(spark, offline_settings)
+    assert (counts.records, counts.note) == (1, "")
 
 
 def test_other_errors_are_told_as_they_are():

@@ -37,6 +37,13 @@ def test_spans_that_overlap_or_touch_belong_together(spans, numbers):
     assert together(spans) == numbers
 
 
+def test_rows_that_somebody_wrote_by_hand_leave_the_others_to_be_counted():
+    row = {"anomaly_type": "spike", "severity": "critical", "fingerprint": "a", "created_at": NOON, "found_at": NOON, "event_time": NOON}
+    row |= {"is_recovery": False, "is_ongoing": True, "state": "goes on"}
+    bad = [row | {"created_at": None, "found_at": None}, row | {"severity": "urgent"}, row | {"severity": None}]
+    assert incidents([*bad, row | {"fingerprint": "b"}]) == [row | {"fingerprint": "b"}]
+
+
 def test_a_spike_that_every_detector_and_slice_reports_is_one_incident():
     once = [spike(name, 100 + n, 110, slice_name) for n, name in enumerate(DETECTORS) for slice_name in ("*", "click")]
     assert len(once) >= 8 and of_findings(once, []) == {"spike": 1}

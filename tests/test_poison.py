@@ -6,9 +6,13 @@ import string
 
 from bronze_rows import event
 from confluent_kafka import Producer
+from kafka_records import let_any_time_in, put
 
+from streaming_pipeline import cli
 from streaming_pipeline.bronze import stream_kafka_to_bronze
 from streaming_pipeline.kafka import client_config
+from streaming_pipeline.local.notebook_page import spark_table
+from streaming_pipeline.local.report import write_report
 from streaming_pipeline.monitoring.monitor import monitor_silver_events
 from streaming_pipeline.silver import cleanse_bronze_to_silver
 
@@ -128,3 +132,20 @@ def test_ten_thousand_spoilt_payloads_fail_no_run_and_each_ends_in_one_place(spa
     assert len(silver) > 1_000 and len(rejected) > 5_000
     assert {row[1] for row in silver.values() if row[1].startswith("good")} == {f"good {n}" for n in range(500)}
     assert {code for row in rejected.values() for reason in row[1] for code in [reason.split(":")[0]]} >= CODES - {"wrong_pattern"}
+
+
+def test_records_stamped_by_another_clock_than_milliseconds_go_through_all_stages(spark, settings, broker, home, capsys):
+    let_any_time_in(broker, settings.kafka_topic)
+    put(settings, [0, 1], event("ahead", stranger=1), timestamp=1_764_547_200_000_000)  # microseconds, as milliseconds of the year 57,886
+    put(settings, [0], b"no event", timestamp=1_764_547_200_000_000)
+    put(settings, [0, 1, 2, 2], event("usual", stranger=1))
+    assert stream_kafka_to_bronze(spark, settings).records == 7
+    assert cleanse_bronze_to_silver(spark, settings).records == 2
+    for _ in range(2):
+        look = monitor_silver_events(spark, settings)
+        assert (look.unaccounted_records, look.lost_records) == (0, 0)
+    assert "57886-04" in spark_table(spark.table(settings.table("bronze_events")))
+    assert "57886-04" in spark_table(spark.table(settings.table("quarantined_events")))
+    assert cli.main(["quarantine", "show", "--home", str(home), "--schema", settings.schema]) == 0
+    assert "+57886-" in capsys.readouterr().out
+    write_report(spark, settings, home)

@@ -13,6 +13,7 @@ import pytest
 
 from streaming_pipeline.alerts import deliver as delivery
 from streaming_pipeline.alerts.deliver import Journal, Message, Outcome, Temporary, deliver
+from streaming_pipeline.alerts.line import Line
 from streaming_pipeline.alerts.mail import compose
 from streaming_pipeline.alerts.outbox import Alert
 from streaming_pipeline.alerts.smtp import MailServer, SmtpSettings
@@ -165,6 +166,18 @@ def test_an_interrupted_task_leaves_no_delivery_behind_and_knows_what_may_have_a
                 thread.join(60)
                 assert not thread.is_alive()
     assert Journal(tmp_path / "sent").read() == ({"m1": ["a"]}, {})
+
+
+def test_where_a_machine_lacks_one_family_of_addresses_the_other_is_tried_and_its_answer_told(monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        place = server.getsockname()
+        no_family = (-1, socket.SOCK_STREAM, 0, "", place)
+        found = [no_family, (socket.AF_INET, socket.SOCK_STREAM, 0, "", place), no_family]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+        Line().open(place, 5).close()
+    found[2:] = []
+    with pytest.raises(ConnectionRefusedError):
+        Line().open(place, 5)
 
 
 def test_channels_do_not_wait_for_each_other(tmp_path):

@@ -92,7 +92,7 @@ def goes_on(settings: Settings, topic: kafka.TopicInfo) -> Offsets:
 
 
 def waiting_offsets(settings: Settings) -> int:
-    """How many offsets of the topic lie behind what the stream has read, or planned to. Kafka and the checkpoint are asked, not Spark."""
+    """How many offsets of the topic lie behind the last batch that is done. Kafka and the checkpoint are asked, not Spark."""
     topic = kafka.topic_offsets(settings.kafka)
     read = goes_on(settings, topic.info)
     return sum(max(0, end - max(read.get(partition, 0), topic.beginnings[partition])) for partition, end in topic.ends.items())
@@ -116,17 +116,24 @@ def beginning(spark: SparkSession, settings: Settings, topic: kafka.TopicOffsets
 
     Where the two differ, bronze is right. If it holds records behind the checkpoint's place, the checkpoint is older: a backup was
     restored, or a run was killed between the table's commit and the checkpoint's. If the checkpoint is gone or damaged, the stream has
-    read each partition up to bronze's last record.
+    read each partition up to bronze's last record. Raises `PipelineError` where it is, and Kafka cannot be asked for its partitions:
+    each of them must be named.
     """
     checkpoint, topic_id = bronze_checkpoint(settings, topic.info), topic.info.topic_id
     try:
         found = progress(checkpoint)
         offsets = found.kafka_offsets() if found else None
+        why = "the checkpoint was gone"
     except DamagedCheckpoint as damage:
-        return Beginning(held_until(spark, settings, topic_id), is_anew=True, note=f"{damage}: {_WENT_ON}")
+        offsets, why = None, str(damage)
     if offsets is None:
         held = held_until(spark, settings, topic_id)
-        return Beginning(held, is_anew=True, note=f"the checkpoint was gone: {_WENT_ON}" if held else "")
+        if held and not topic.ends:
+            raise PipelineError(
+                f"The checkpoint of bronze is gone or damaged, bronze holds records of {topic.info.topic}, and with {SERVICE_CREDENTIAL} "
+                "Kafka cannot be asked for its partitions: restore the checkpoint folder, or begin in another schema."
+            )
+        return Beginning(held, is_anew=True, note=f"{why}: {_WENT_ON}" if held or "damaged" in why else "")
     try:
         last_batch = found.kafka_offsets(batches_before=1)
     except DamagedCheckpoint:
@@ -135,8 +142,9 @@ def beginning(spark: SparkSession, settings: Settings, topic: kafka.TopicOffsets
     if newer := {partition: until for partition, until in held.items() if until > offsets.get(partition, 0)}:
         return Beginning(offsets | newer, is_anew=True, note=f"the checkpoint was older than bronze: {_WENT_ON}")
     lacking = {partition for partition, first in last_batch.items() if first < offsets[partition] and partition not in held}
-    all_held = held_until(spark, settings, topic_id) if lacking else {}
-    taken_back = {partition: (all_held.get(partition, 0), offsets[partition]) for partition in lacking}
+    all_held = held_until(spark, settings, topic_id) if lacking else offsets
+    # A restored table may lack records of partitions, too, of which the last batch had none.
+    taken_back = {p: (all_held.get(p, 0), end) for p, end in offsets.items() if all_held.get(p, 0) < end}
     # A partition that was added since is to be read from its first record.
     return Beginning(dict.fromkeys(topic.ends, 0) | offsets, is_anew=False, taken_back=taken_back)
 
@@ -163,6 +171,14 @@ def stream_kafka_to_bronze(spark: SparkSession, settings: Settings) -> Ingested:
     The broker is asked once before the stream starts, so that a wrong setting is a `PipelineError` in seconds, as are records that
     expired before they were read. Where checkpoint and table differ, the stream goes on behind what bronze holds (`beginning`).
     """
+    try:
+        return _ingest(spark, settings)
+    except CheckpointError as error:  # which is gone by now
+        again = _ingest(spark, settings)
+        return replace(again, note="; ".join(filter(None, (f"{error}: {_WENT_ON}", again.note))))
+
+
+def _ingest(spark: SparkSession, settings: Settings) -> Ingested:
     contract = load_contract(settings.contract_path)
     check_patterns(spark, contract, settings.contract_path)
     connection = settings.kafka
@@ -171,11 +187,6 @@ def stream_kafka_to_bronze(spark: SparkSession, settings: Settings) -> Ingested:
     tables.create_missing(spark, settings, [tables.bronze_events(contract)])
     checkpoint = bronze_checkpoint(settings, topic.info)
     begin = beginning(spark, settings, topic)
-    if begin.is_anew and begin.offsets and not topic.ends:
-        raise PipelineError(
-            f"The checkpoint of bronze is gone, damaged or older than the table, bronze holds records of {topic.info.topic}, and with "
-            f"{SERVICE_CREDENTIAL} Kafka cannot be asked for its partitions: restore the checkpoint folder, or begin in another schema."
-        )
     next_offsets, notes = begin.offsets, [begin.note]
     if begin.taken_back:
         notes.append(losses.record_taken_back(spark, settings, topic, begin.taken_back))
@@ -197,9 +208,9 @@ def stream_kafka_to_bronze(spark: SparkSession, settings: Settings) -> Ingested:
         # Without the secrets: what a batch closes over travels to where it runs.
         write = partial(write_batch, settings=replace(settings, secrets={}))
         run_available_now(to_bronze(source, contract, topic_id).writeStream.foreachBatch(write), "bronze", checkpoint)
-    except CheckpointError as error:
+    except CheckpointError:
         remove(checkpoint)
-        raise PipelineError(f"{error}: run again; the stream continues after the last records that bronze holds.") from error
+        raise
     except PipelineError:
         raise
     except Exception as error:

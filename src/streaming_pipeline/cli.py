@@ -19,7 +19,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from streaming_pipeline.errors import PipelineError, UsageError
+from streaming_pipeline.errors import PipelineError, UsageError, storage_fault
 from streaming_pipeline.foreign_text import PAGE, harmless
 from streaming_pipeline.local.interrupts import interrupt_behind
 from streaming_pipeline.wording import duration, plural
@@ -67,6 +67,9 @@ def _exit_code(error: BaseException) -> int:
                 raise error
             let = f": `ulimit -v` gives each process {limit:,} kB, let it have more" if limit else ""
             _say(f"There is not enough memory for this{let}.")
+            return 1
+        case Exception() if said := storage_fault(error):
+            _say(f"A disk or folder cannot be used: {said}.")
             return 1
     raise error
 

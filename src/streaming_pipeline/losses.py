@@ -85,7 +85,10 @@ def record_taken_back(spark: SparkSession, settings: Settings, topic: TopicOffse
     """
     unread = {p: (max(first, topic.beginnings.get(p, 0)), end) for p, (first, end) in sorted(unread.items())}
     unread = {partition: (first, end) for partition, (first, end) in unread.items() if first < end}
-    lost = count_in_kafka(spark, settings.kafka, topic.info, unread) if unread else {}
+    if topic.ends:
+        lost = count_in_kafka(spark, settings.kafka, topic.info, unread) if unread else {}
+    else:  # Kafka cannot be asked: markers of transactions count, too
+        lost = {partition: end - first for partition, (first, end) in unread.items()}
     if not lost:
         return None  # markers of transactions
     said = "; ".join(f"{count:,} of partition {p} from offset {unread[p][0]} to {unread[p][1] - 1}" for p, count in sorted(lost.items()))

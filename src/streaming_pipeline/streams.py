@@ -24,6 +24,8 @@ _CANNOT_GO_ON = {
     "their rows are in other files now",
     "DIFFERENT_DELTA_TABLE_READ": "the table that it reads was dropped and recreated",
     "TRAILING_COMMIT_MISSING": "the table that it reads was put back to an earlier state",
+    "Could not find any delta files for version|MISSING_FILES_UNEXPECTED_VERSION|LOG_FILE_NOT_FOUND_FOR_STREAMING_SOURCE"
+    "|TRUNCATED_TRANSACTION_LOG": "the log of the table that it reads no longer reaches back so far",
     "Checksum error: file:{checkpoint}/": "a file of its checkpoint was changed",
 }
 """How Spark and Delta tell that a stream cannot go on from its checkpoint, and what that means."""
@@ -42,15 +44,17 @@ class Progress:
     checkpoint: str
     batch: int | None
     """The last batch that is done; None before the first."""
-    is_planned: bool
-    """Whether a further batch was planned and is not done. The stream runs it again as it was planned."""
 
     def kafka_offsets(self, batches_before: int = 0) -> Offsets:
         """Where a Kafka stream goes on behind the last batch that is done, or so many batches before that."""
         behind = -1 if self.batch is None else self.batch - batches_before
         # Before the first batch is done: where it was to begin.
-        (partitions,) = _last_line(self.checkpoint, f"offsets/{behind}" if behind >= 0 else "sources/0/0").values()
-        return {int(partition): offset for partition, offset in partitions.items()}
+        name = f"offsets/{behind}" if behind >= 0 else "sources/0/0"
+        try:
+            (partitions,) = _last_line(self.checkpoint, name).values()
+            return {int(partition): int(offset) for partition, offset in partitions.items()}
+        except (ValueError, TypeError, AttributeError):
+            raise DamagedCheckpoint(Path(self.checkpoint, name)) from None
 
 
 class CheckpointError(PipelineError):
@@ -77,10 +81,9 @@ def progress(checkpoint: str) -> Progress | None:
         # Spark would take the batches between for done, or fail.
         kind, missing = ("commits", newest - 1) if newest > max(behind) else ("offsets", max(done, default=0))
         raise DamagedCheckpoint(Path(checkpoint, kind, str(missing)))
-    found = Progress(checkpoint, batch, is_planned=newest != batch)
     for name in ("metadata", f"offsets/{newest}", *([] if batch is None else [f"offsets/{batch}", f"commits/{batch}"])):
         _last_line(checkpoint, name)
-    return found
+    return Progress(checkpoint, batch)
 
 
 def read_until(checkpoint: str) -> Offsets | None:
@@ -104,11 +107,12 @@ def _batches(checkpoint: str, kind: str) -> list[int]:
 
 
 def _last_line(checkpoint: str, name: str) -> dict[str, Any]:
-    """What the last line of one of a checkpoint's files says."""
+    """What the last line of one of a checkpoint's files says; of offsets, behind the format's version and the settings."""
     file = Path(checkpoint, name)
     try:
-        said = json.loads(file.read_text(encoding="utf-8", errors="replace").splitlines()[-1])
-        if isinstance(said, dict):
+        lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+        said = json.loads(lines[-1])
+        if isinstance(said, dict) and (len(lines) > 2 or not name.startswith("offsets/")):
             return said
     except (OSError, ValueError, IndexError):
         pass
@@ -134,11 +138,18 @@ def take_new_keys(spark: SparkSession, table: str, into: str, write: Callable[[D
         run()
         return f"the checkpoint was gone: {READ_AGAIN}" if was_gone else ""
     except CheckpointError as error:
-        remove(checkpoint)
+        aside = f"{checkpoint}.aside"
+        remove(aside)
+        if Path(checkpoint).exists():
+            shutil.move(checkpoint, aside)
         try:
             run()
-        except CheckpointError as again:  # without its checkpoint too: what is gone is a file of a table as it is now
+        except CheckpointError as again:  # without its checkpoint too: it was right, and a file of a table as it is now is gone
+            remove(checkpoint)
+            if Path(aside).exists():
+                shutil.move(aside, checkpoint)
             raise damaged_table(again) or again from again
+        remove(aside)
         return f"{error}: {READ_AGAIN}"
 
 

@@ -196,8 +196,8 @@ MONITOR_LOGS = Table(
         (
             "lost_records",
             "BIGINT",
-            "records that Kafka holds between bronze's first and last and bronze lacks; must be 0; NULL: not asked. "
-            "In a row about bronze_events: records that expired unread, a loss that was accepted",
+            "records that Kafka holds between bronze's first and the last that its stream has read, and bronze lacks; must be 0; NULL: not "
+            "asked. In a row about bronze_events: records that expired unread (a loss that was accepted), or that bronze had and lost",
         ),
         ("latest_event_time", "TIMESTAMP", "event time of the newest event; of one dated ahead of Kafka's clock, its arrival"),
         ("freshness_seconds", "DOUBLE", "run_time - latest_event_time"),

@@ -84,7 +84,8 @@ def plan(
 ) -> Plan:
     """Decide about the PENDING ones of `alerts`, which are all that are kept in mind.
 
-    `silences` has rule → until when; `begun` the messages that may have arrived, and their alerts: they go out as they were.
+    `silences` has rule → until when; `begun` the messages that may have arrived, and their alerts: they go out as they were, each
+    when the pause behind its last attempt is over.
     """
     told: dict[tuple[str, str], Alert] = {}
     last_sent: dict[tuple[str, str], datetime] = {}
@@ -136,7 +137,7 @@ def plan(
             if is_due(alert):
                 together = (alert.channel, alert.recipients) if rules.group else (alert.alert_id,)
                 bundles.setdefault(("", *together), []).append(alert)
-    out.messages.extend(_message(key[0], tuple(bundle), now) for key, bundle in bundles.items())
+    out.messages.extend(_message(key[0], tuple(bundle), now) for key, bundle in bundles.items() if all(map(is_due, bundle)))
     return out
 
 
@@ -163,9 +164,11 @@ class Journal:
         self.fault: str | None = None
         self.damaged: list[str] = []
 
-    def begin(self, message: Message) -> None:
-        """It is about to be handed over."""
+    def begin(self, message: Message) -> bool:
+        """It is about to be handed over; returns whether it was before, and may have arrived then."""
+        may_have_arrived = (self.folder / f"{message.message_id}.begun").exists()
         self._write(message, "begun")
+        return may_have_arrived
 
     def sent(self, message: Message) -> None:
         """The server has taken it."""
@@ -314,18 +317,19 @@ def _deliver_channel(
         waited += pause
         if waited > patience or now - began > LONGEST_DELIVERY or stop.wait(pause.total_seconds()):
             return
-        journal.begin(message)
+        may_have_arrived = journal.begin(message)
         try:
             remark = send(message)
         except PipelineError as error:
-            journal.forget(message.message_id)
+            if not may_have_arrived:
+                journal.forget(message.message_id)
             outcome.wrong[message.channel] = str(error)
             return
         except Refused as refused:
             journal.forget(message.message_id)
             outcome.put(replace(alert, status="DEAD", attempts=alert.attempts + 1, reason=str(refused)) for alert in message.alerts)
         except Temporary as failure:
-            if not failure.is_unclear:
+            if not failure.is_unclear and not may_have_arrived:
                 journal.forget(message.message_id)
             again = _failed(message, failure)
             outcome.put(again.alerts)
@@ -335,9 +339,13 @@ def _deliver_channel(
             else:
                 journal.forget(message.message_id)
         except Exception as error:
-            # Nobody foresaw it: it must not keep what the other channels have to tell.
+            # Nobody foresaw it: it must keep back neither what the other channels have to tell, nor the other messages of this one.
             outcome.wrong[message.channel] = f"The channel {message.channel} cannot be used ({type(error).__name__}): check its settings."
-            return
+            again = _failed(message, Temporary(f"it could not be sent ({type(error).__name__})", is_unclear=True))
+            outcome.put(again.alerts)
+            lost += 1
+            if all(alert.status == "DEAD" for alert in again.alerts):
+                journal.forget(message.message_id)
         else:
             done = {"status": "SENT", "sent_at": datetime.now(UTC), "message_id": message.message_id, "reason": remark}
             done["recipients"] = message.recipients

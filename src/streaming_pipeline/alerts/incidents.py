@@ -17,8 +17,10 @@ def incidents(alerts: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Rows of the query `alerts` → one row for each incident, as its newest alert reports it, with its highest severity; the newest last.
 
     Alerts about the same thing (`fingerprint`) belong together from its beginning to its end, on whatever channel and however often they
-    came again. What has no end, or was over when it was found, is an incident each time that a monitoring run reports it.
+    came again. What has no end, or was over when it was found, is an incident each time that a monitoring run reports it. Rows without a
+    time, or with an unknown severity, are left out: task 05 names them.
     """
+    alerts = [alert for alert in alerts if _came(alert) and alert["severity"] in SEVERITIES]
     found: list[dict[str, Any]] = []
     current: dict[str, dict[str, Any]] = {}
     for alert in sorted(alerts, key=lambda alert: (_came(alert), alert["is_recovery"])):

@@ -35,15 +35,17 @@ class Line:
         """Connect, as `socket.create_connection` does. Raises `OSError`, also when the line was cut."""
         failure: OSError = TimeoutError("the line was cut")
         for family, kind, protocol, _, place in socket.getaddrinfo(*address, type=socket.SOCK_STREAM):
-            connection = socket.socket(family, kind, protocol)
-            connection.settimeout(timeout)
+            connection = None
             try:
+                connection = socket.socket(family, kind, protocol)  # a machine may lack one of the families
+                connection.settimeout(timeout)
                 # A second handle, since TLS takes the first one for itself.
                 self._hold(connection.dup())
                 connection.connect(place)
                 return connection
             except OSError as error:
-                connection.close()
+                if connection:
+                    connection.close()
                 failure = error
         raise failure
 

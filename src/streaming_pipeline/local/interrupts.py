@@ -38,25 +38,11 @@ def _is_no_interrupt(record: logging.LogRecord) -> bool:
 
 
 @contextlib.contextmanager
-def without_pysparks_handler() -> Iterator[None]:
-    """Let Ctrl-C raise `KeyboardInterrupt` within the block, or do what else whoever runs it has it do.
-
-    PySpark's own handler calls the JVM over the very connection that is waiting, which ends in a `Py4JError`.
-    """
-    previous = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or not getattr(previous, "__module__", "").startswith("pyspark."):
-        yield
-        return
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, previous)
-
-
-@contextlib.contextmanager
 def interrupt_afterwards() -> Iterator[None]:
-    """Let Ctrl-C wait for the end of the block: in the middle of Spark's start it would leave a JVM behind, and pages of traceback."""
+    """Let Ctrl-C wait for the end of the block: in the middle of Spark's start it would leave a JVM behind, and pages of traceback.
+
+    The handler from before it is in force again then, not PySpark's own, which calls the JVM over the very connection that is waiting.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return

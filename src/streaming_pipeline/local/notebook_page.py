@@ -10,6 +10,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 import nbformat
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 from nbconvert.exporters.html import HTMLExporter
@@ -54,6 +55,17 @@ def _values(column: pa.ChunkedArray) -> list[Any]:
         return column.to_pylist()
     except UnicodeDecodeError:  # Spark strings may hold bytes that are no UTF-8
         return column.cast(pa.binary()).to_pylist()
+    except (OverflowError, ValueError, pa.ArrowInvalid):  # and times may lie outside of the years that Python can name
+        return [_value(one) for one in column]
+
+
+def _value(one: pa.Scalar) -> Any:
+    try:
+        return one.as_py()
+    except (OverflowError, ValueError, pa.ArrowInvalid):
+        if not pa.types.is_timestamp(one.type):
+            return repr(one)
+        return str(np.datetime64(one.value, one.type.unit)).replace("T", " ")  # Arrow's own texts are wrong by 65,536 years
 
 
 def pandas_table(frame: pd.DataFrame) -> str:

@@ -1,6 +1,7 @@
 """`quarantine list` and `quarantine show`: which records were rejected and for which values, without changing any."""
 
 import re
+from datetime import datetime
 from pathlib import Path
 
 from rich.console import Console
@@ -15,7 +16,6 @@ from streaming_pipeline.replay import Choice, check_reason
 from streaming_pipeline.wording import plural
 
 _RECORD = re.compile(r"(\d{1,9})/(\d{1,18})")
-_TIME = "%Y-%m-%d %H:%M:%S UTC"
 _COLUMNS = (
     "topic, partition, offset, kafka_timestamp, stage, reasons, contract_fingerprint, quarantined_at, resolved_at, "
     "make_valid_utf8(CAST(raw_payload AS STRING)) AS payload"
@@ -65,17 +65,23 @@ def show_record(home: Path, schema: str, record: str, choice: Choice, form: str,
         render(columns, rows, form, console)
         return
     held = dict(zip(columns, rows[0], strict=True))
-    resolved = f"{held['resolved_at']:{_TIME}} by a replay" if held["resolved_at"] else "no, it is open"
+    resolved = f"{_time(held['resolved_at'])} by a replay" if held["resolved_at"] else "no, it is open"
+    reasons = held["reasons"]
     for name, text in {
         "record": f"{held['partition']}/{held['offset']} of {held['topic']}",
-        "arrived": f"{held['kafka_timestamp']:{_TIME}}",
-        "rejected": f"{held['quarantined_at']:{_TIME}} by {held['stage']}",
+        "arrived": _time(held["kafka_timestamp"]),
+        "rejected": f"{_time(held['quarantined_at'])} by {held['stage']}",
         "resolved": resolved,
-        "reasons": ", ".join(held["reasons"]),
+        "reasons": reasons.strip("[]") if isinstance(reasons, str) else ", ".join(reasons),
         "contract": held["contract_fingerprint"],
         "payload": "none: a tombstone" if held["payload"] is None else held["payload"],
     }.items():
         console.print(Text.assemble((f"{name:<9}", "bold"), " ", harmless(text)), soft_wrap=True)
+
+
+def _time(value: datetime | str) -> str:
+    """A time as a person reads it; in the record of a time that Python cannot name, all times came as texts."""
+    return f"{value:%Y-%m-%d %H:%M:%S} UTC" if isinstance(value, datetime) else f"{value} UTC"
 
 
 def spelled(values: list, distinct: int) -> str:

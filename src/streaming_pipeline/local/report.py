@@ -25,6 +25,7 @@ from streaming_pipeline.local.not_yet import why_missing
 from streaming_pipeline.local.quarantine import spelled
 from streaming_pipeline.local.run_page import EVENT_LOG, INDEX, PAGE_CSS, page_environment
 from streaming_pipeline.local.spark import new_session
+from streaming_pipeline.local.sql import collected
 from streaming_pipeline.model.registry import versions
 from streaming_pipeline.monitoring.scores import COLUMN as SCORE
 from streaming_pipeline.queries import query
@@ -99,7 +100,8 @@ def _held(spark: SparkSession, settings: Settings, contract: Contract, home: Pat
 
 def _rows(spark: SparkSession, text: str) -> list[dict[str, Any]]:
     try:
-        return [row.asDict() for row in spark.sql(text).collect()]
+        frame = spark.sql(text)
+        return [dict(zip(frame.columns, row, strict=True)) for row in collected(frame)]
     except AnalysisException as error:
         # No run has made it yet, or given an older table this column.
         if (error.getCondition() or "").startswith(("TABLE_OR_VIEW_NOT_FOUND", "UNRESOLVED_COLUMN")):

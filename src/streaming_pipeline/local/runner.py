@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from streaming_pipeline.errors import PipelineError
 from streaming_pipeline.local.bundle import Bundle
 from streaming_pipeline.local.dbutils import DBUtils, redactor
-from streaming_pipeline.local.interrupts import end_work, without_pysparks_handler
+from streaming_pipeline.local.interrupts import end_work
 from streaming_pipeline.local.job_graph import FAILED_STATES, DynamicValues, check_job, check_parameters, compare, decide, leaves, ordered
 from streaming_pipeline.local.notebook import CellError, run_notebook
 from streaming_pipeline.local.run_page import write_run_page
@@ -292,9 +292,8 @@ class _Runner:
         spark = self.spark_for_task(task.key)
         task.html = self.run_dir / ".".join((*above, task.key, "html"))
         try:
-            with without_pysparks_handler():
-                options = {"html": task.html, "redact": self.redact, "show_tables": self.show_tables}
-                result = run_notebook(Path(notebook["notebook_path"]), spark=spark, dbutils=dbutils, **options)
+            options = {"html": task.html, "redact": self.redact, "show_tables": self.show_tables}
+            result = run_notebook(Path(notebook["notebook_path"]), spark=spark, dbutils=dbutils, **options)
         except KeyboardInterrupt as interrupt:
             end_work(spark, interrupt)
             raise
@@ -368,8 +367,8 @@ def _time_limit(seconds: Any, end_process: Callable[[], None]) -> Iterator[TimeL
     try:
         yield reached
     finally:
+        last.cancel()  # first: an interrupt may still come in the lines that follow
         signal.setitimer(signal.ITIMER_REAL, 0)
-        last.cancel()
         signal.signal(signal.SIGALRM, previous)
         if outer:
             signal.setitimer(signal.ITIMER_REAL, max(outer - (time.monotonic() - start), 0.001), INTERRUPT_AGAIN_SECONDS)

@@ -5,6 +5,7 @@ import io
 import json
 import re
 from datetime import datetime
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ def run_query(home: Path, text: str, schema: str = "streaming") -> tuple[list[st
                 "and files and programs are not reached from here."
             )
         frame = spark.sql(text)
-        return frame.columns, _rows(frame)
+        return frame.columns, collected(frame)
     except (KeyboardInterrupt, PySparkException, Py4JError, ConnectionError) as error:
         if interrupt := interrupt_behind(error):
             end_work(spark, interrupt)
@@ -82,7 +83,9 @@ def _fault(error: Exception) -> str:
 
 
 def check_has_tables(home: Path, schema: str = "*") -> None:
-    """Raise `UsageError` for a home without tables, or without those of this schema."""
+    """Raise `UsageError` for a home without tables, or without those of this schema, and for a schema that is no name."""
+    if schema != "*":
+        Settings(catalog="spark_catalog", schema=schema)
     if not any((home / "warehouse").glob(f"{schema}.db/*/_delta_log")):
         named = "" if schema == "*" else f" in schema {schema}"
         raise UsageError(
@@ -100,7 +103,7 @@ def _confine_to_tables(spark: SparkSession) -> None:
     state.tableFunctionRegistry().dropFunction(name("table_changes_by_path"))
 
 
-def _rows(frame: DataFrame) -> list[tuple]:
+def collected(frame: DataFrame) -> list[tuple]:
     """The rows as Python has them; where it lacks a value, such as a time after the year 9999, all but numbers as Spark writes them."""
     try:
         return [tuple(row) for row in frame.collect()]
@@ -187,6 +190,8 @@ def _plain(value: Any) -> Any:
         return [_plain(item) for item in value]
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, float) and not isfinite(value):
+        return _text(value)  # JSON has no such numbers
     return value if value is None or isinstance(value, bool | int | float | str) else _text(value)
 
 

@@ -13,7 +13,7 @@ from streaming_pipeline.contract import Contract
 from streaming_pipeline.monitoring.baseline import MIN_RECORDS
 from streaming_pipeline.monitoring.drift import Drift
 from streaming_pipeline.monitoring.profile import ALL
-from streaming_pipeline.monitoring.windows import number_of, window_of
+from streaming_pipeline.monitoring.windows import nameable, number_of, window_of
 from streaming_pipeline.rules import json_type, payload_text
 
 MOST = 50
@@ -56,8 +56,10 @@ class Known:
 
 def unknown_fields(bronze: DataFrame) -> list[UnknownField]:
     """The fields of bronze rows that the contract lacks, the most frequent first."""
-    names = bronze.where("unknown_fields IS NOT NULL").select(F.explode("unknown_fields").alias("name"), "kafka_timestamp")
-    counted = names.groupBy("name").agg(F.count(F.lit(1)).alias("records"), F.min("kafka_timestamp").alias("first_at"))
+    names = bronze.where("unknown_fields IS NOT NULL").select(
+        F.explode("unknown_fields").alias("name"), nameable("kafka_timestamp").alias("arrived")
+    )
+    counted = names.groupBy("name").agg(F.count(F.lit(1)).alias("records"), F.min("arrived").alias("first_at"))
     return [UnknownField(*row) for row in counted.orderBy(F.col("records").desc(), "name").limit(MOST).collect()]
 
 
