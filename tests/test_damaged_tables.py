@@ -86,7 +86,7 @@ def test_a_file_that_is_gone_from_the_table_that_a_stream_fills_is_not_taken_for
     assert [one.name for one in checkpoint.parent.iterdir()] == [checkpoint.name]
     file.write_bytes(kept)
     counts = cleanse_bronze_to_silver(spark, offline_settings)
-    assert (counts.records, counts.note) == (1, "")
+    assert (counts.records, counts.note) == (1, "1 event, 0 rejected, 0 repeated")
 
 
 def test_other_errors_are_told_as_they_are():
