@@ -1096,6 +1096,58 @@ def test_both_channels_get_each_alert_and_fail_by_themselves_also_in_an_outbox_o
     assert len(bodies) == 2 and "missing pattern: arrivals" in bodies[1]["text"]
 
 
+def damage(task, home, table, text=None):
+    """Let the newest commit of a table hold this text, or be gone."""
+    [*_, file] = sorted((home / "warehouse" / f"{task.settings.schema}.db" / table / "_delta_log").glob("*.json"))
+    for checksum in (file.with_suffix(".crc"), file.with_name(f".{file.name}.crc")):
+        checksum.unlink(missing_ok=True)
+    file.unlink() if text is None else file.write_text(text)
+    task.spark._jvm.org.apache.spark.sql.delta.DeltaLog.clearCache()
+
+
+def test_alerts_that_cannot_be_read_keep_back_neither_a_failed_run_nor_that_they_cannot(task, mailbox, home):
+    box, secrets = mailbox
+    task.look()
+    task.send(**secrets)
+    damage(task, home, "alert_outbox", "garbage{")
+    before = len(box.mails)
+    for _ in range(2):  # a retry of the task tells it once
+        sending = task.send(BAD, run="r2", **secrets)
+        assert "alert_outbox" in sending.problems[0] and "only failed runs are reported" in sending.problems[1]
+        with pytest.raises(PipelineError, match="alert_outbox"):
+            fail_if_something_is_wrong(sending)
+    [mail] = box.mails[before:]
+    assert "01_stream_kafka_to_bronze, reading alert_outbox failed" in mail.get_body(("plain",)).get_content()
+    task.send({}, run="r3", **secrets)
+    assert "reading alert_outbox failed" in box.mails[-1].get_body(("plain",)).get_content()
+
+
+def test_where_silences_cannot_be_read_no_rule_is_silent_and_that_is_said(task, mailbox, home):
+    silence(task.spark, task.settings, "drift", parse_for("4h"))
+    damage(task, home, "alert_silences", "garbage{")
+    task.look(drift=[("value", True)])
+    sending = task.send(**mailbox[1])
+    assert [alert.anomaly_type for alert in sending.became["sent"]] == ["drift"]
+    assert "alert_silences" in sending.note and "No rule is taken for silent." in sending.note
+
+
+def test_alerts_that_the_table_has_lost_are_derived_again(task, mailbox, home):
+    task.look(drift=[("value", True)])
+    assert task.send().became["waiting"]
+    damage(task, home, "alert_outbox")
+    assert task.send(**mailbox[1]).note == "1 alert sent in 1 message"
+    assert task.send(**mailbox[1]).note == ""
+
+
+@pytest.mark.parametrize(("status", "severity"), [("Unknown", "warning"), ("Unhealthy", "critical")])
+def test_a_topic_that_was_recreated_is_told_though_nobody_knows_how_many_records_are_gone(task, mailbox, status, severity):
+    reason = "Topic t was recreated (id a, now b): records of the old one are gone, if there were any."
+    row = {"run_time": datetime.now(UTC), "table_name": "bronze_events", "status": status, "status_reason": reason}
+    tables.append_rows(task.spark, task.settings, tables.MONITOR_LOGS, [row])
+    [alert] = task.send(**mailbox[1]).became["sent"]
+    assert (alert.anomaly_type, alert.severity, alert.message) == ("records_lost", severity, reason)
+
+
 def test_what_is_damaged_of_journal_and_tables_is_named_and_the_rest_is_told(task, mailbox):
     box, secrets = mailbox
     task.look(drift=[("value", True)])

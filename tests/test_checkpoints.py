@@ -210,6 +210,19 @@ def test_a_checkpoint_whose_file_was_changed_is_left_in_the_same_run(spark, sett
     assert offsets_held(spark, settings) == each_once(settings)
 
 
+def test_a_checkpoint_that_is_ahead_of_kafka_and_bronze_is_not_taken_for_kafkas_fault(spark, settings):
+    send(settings, 9)
+    stream_kafka_to_bronze(spark, settings)
+    [offsets] = newest(checkpoint_of_bronze(settings), "offsets")
+    offsets.with_name(f".{offsets.name}.crc").unlink()
+    offsets.write_text(offsets.read_text().replace('"0":3', '"0":30'))
+    with pytest.raises(PipelineError, match=r"partition 0 ends at offset 3, .* the checkpoint has 30, and is wrong. Remove its folder"):
+        stream_kafka_to_bronze(spark, settings)
+    shutil.rmtree(checkpoint_of_bronze(settings))
+    send(settings, 6)
+    assert stream_kafka_to_bronze(spark, settings).records == 6
+
+
 def test_a_checkpoint_names_the_file_that_is_missing(tmp_path):
     def files(**contents):
         shutil.rmtree(tmp_path / "c", ignore_errors=True)
@@ -235,13 +248,25 @@ def test_a_checkpoint_names_the_file_that_is_missing(tmp_path):
         ({"offsets_1": offset, "commits_2": commit}, "offsets/2"),
         ({"commits_0": commit}, "offsets/0"),
         ({"offsets_0": 'v1\n{"batchWatermarkMs": 0, "conf": {}}', "commits_0": commit}, "offsets/0"),
+        ({"offsets_0": "v1\n{}\n{}", "commits_0": commit}, "offsets/0"),
+        ({"offsets_0": 'v1\nnonsense\n{"reservoirVersion": 1}', "commits_0": commit}, "offsets/0"),
+        ({"offsets_0": offset, "commits_0": "v1\n" + "[" * 100_000}, "commits/0"),
     ):
         with pytest.raises(DamagedCheckpoint, match=rf"file {tmp_path}/c/{named} was missing or damaged"):
             progress(files(**broken))
     with pytest.raises(PipelineError, match="sources/0/0"):
         progress(files(offsets_0=offset)).kafka_offsets()
-    with pytest.raises(DamagedCheckpoint, match="offsets/0"):
-        progress(files(offsets_0='v1\n{}\n{"t": 5}', commits_0=commit)).kafka_offsets()
+    for wrong in (
+        '{"t": 5}',
+        '{"t": {}}',
+        '{"t": {"0": -1}}',
+        '{"t": {"0": 1.5}}',
+        '{"t": {"0": "x"}}',
+        '{"t": {"0": 1e999}}',
+        '{"t": null}',
+    ):
+        with pytest.raises(DamagedCheckpoint, match="offsets/0"):
+            progress(files(offsets_0=f"v1\n{{}}\n{wrong}", commits_0=commit)).kafka_offsets()
 
 
 def test_whatever_is_missing_damaged_or_older_nothing_is_lost_and_nothing_comes_twice(spark, settings, home, tmp_path):

@@ -1,5 +1,6 @@
 """The event contract: what it may hold, and that an error names file and key. (What its rules do is in test_silver.py.)"""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -243,3 +244,9 @@ def test_a_file_that_nobody_has_written_by_hand_is_refused_before_it_is_parsed(t
     file.write_text(f"tags: [{'a' * 300_000}]\n")
     with pytest.raises(UsageError, match=r"event_contract\.yml has more than 200,000 characters"):
         load_contract(file)
+
+
+def test_a_pipe_in_the_place_of_the_contract_is_refused_instead_of_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "event_contract.yml")
+    with pytest.raises(UsageError, match=r"event_contract\.yml is a pipe or a device, and must be a file\."):
+        load_contract(tmp_path / "event_contract.yml")

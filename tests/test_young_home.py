@@ -103,7 +103,7 @@ def test_every_command_and_the_report_answer_at_every_stage(young, spark):
     append_to_bronze(spark, settings, [event("late")], first_offset=100)
     text = young.report()
     assert "bronze 22 = silver 2 + duplicates 1 + quarantine 18 + 1 not yet processed by task 02." in text
-    assert 'Click 12, "click " 3, refund 2' in text
+    assert 'Click (12), "click " (3), refund (2)' in text
 
     # Monitoring has run, and found little: no event was new, Kafka was not asked.
     monitoring = [tables.MONITOR_LOGS, tables.PROFILE_METRICS, tables.DRIFT_METRICS, tables.ANOMALY_LOGS, tables.MONITOR_STATE]
@@ -154,7 +154,7 @@ def test_the_quarantine_is_listed_by_value_and_shown_record_by_record(young, spa
     assert [one["value"] for one in listed["wrong_type:value"]["frequent_values"]] == ["n/a"]
     monkeypatch.setenv("COLUMNS", "400")
     _, out, _ = young.run("quarantine", "list")
-    assert 'Click 12, "click " 3, refund 2' in out and "0/18" in out
+    assert 'Click (12), "click " (3), refund (2)' in out and "0/18" in out
     assert young.run("quarantine", "list", "--format", "csv")[1].splitlines()[0].startswith("reason,records,distinct_values")
 
     _, out, _ = young.run("quarantine", "show", "0/13")

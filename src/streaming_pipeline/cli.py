@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
     from streaming_pipeline.settings import KafkaSettings
 
-DEFAULT_HOME = Path(".local")
 _MOST = 1_000_000_000
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -118,7 +117,7 @@ def _demo(options: argparse.Namespace, console: Console) -> int:
     from streaming_pipeline.local.demo import run_demo
 
     _check_numbers(options, count=1, seed=0)
-    home = options.home if options.home != DEFAULT_HOME else DEFAULT_HOME / "demo"
+    home = options.home / "demo" if options.home == _default_home() else options.home
     return 0 if run_demo(home, count=options.count, seed=options.seed, console=console) else 1
 
 
@@ -537,9 +536,8 @@ def _parser() -> argparse.ArgumentParser:
     def command(name: str, call: Callable, text: str) -> argparse.ArgumentParser:
         added = commands.add_parser(name, help=text, description=text)
         added.set_defaults(call=call)
-        added.add_argument(
-            "--home", type=_home, default=str(DEFAULT_HOME), help="folder of tables, broker, models and runs (default: .local)"
-        )
+        told = "folder of tables, broker, models and runs (default: .local, beside databricks.yml)"
+        added.add_argument("--home", type=_home, default=str(_default_home()), help=told)
         return added
 
     demo = command(
@@ -680,6 +678,13 @@ def _parser() -> argparse.ArgumentParser:
     report = command("report", _report, "Write a report of the local tables: one page for a browser.")
     report.add_argument("--schema", default="streaming", help="the schema of the tables (default: streaming)")
     return parser
+
+
+def _default_home() -> Path:
+    """`.local` beside the nearest databricks.yml, as the bundle is found from its subfolders, too; where there is none, of this folder."""
+    here = Path.cwd()
+    beside = next((folder for folder in (here, *here.parents) if (folder / "databricks.yml").is_file()), here)
+    return Path(".local") if beside == here else beside / ".local"
 
 
 def _home(text: str) -> Path:

@@ -1,5 +1,6 @@
 """Reading what people edit in `config/`: YAML without traps, and errors that name file and key."""
 
+import stat
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -12,7 +13,12 @@ LARGEST = 200_000
 
 
 def bounded_text(path: Path, shown: str) -> str:
-    """The text of a file that people edit, called `shown` in messages; raises `UsageError` for a huge one before it is read to its end."""
+    """The text of a file that people edit, called `shown` in messages. Raises `UsageError` for a huge one before it is read to its end,
+    and for a pipe, whose writer would be waited for.
+    """
+    kind = path.stat().st_mode
+    if not stat.S_ISREG(kind) and not stat.S_ISDIR(kind):
+        raise UsageError(f"{shown} is a pipe or a device, and must be a file.")
     with path.open(encoding="utf-8") as file:
         text = file.read(LARGEST + 1)
     if len(text) > LARGEST:

@@ -32,6 +32,15 @@ def refuse_or_record(spark: SparkSession, settings: Settings, topic: TopicOffset
     for partition, end in topic.ends.items():
         following = next_offsets.get(partition, 0)
         if end < following:
+            bronze = spark.table(settings.table("bronze_events")).where(F.col("topic_id") == topic.info.topic_id)
+            last = bronze.where(F.col("partition") == partition).agg(F.max("offset")).first()[0]
+            if last is not None and last < end:
+                folder = f"bronze/{topic.info.topic}-{topic.info.topic_id}"
+                raise PipelineError(
+                    f"Topic {topic.info.topic}: partition {partition} ends at offset {end}, and bronze's last record is at {last}, but the "
+                    f"checkpoint has {following}, and is wrong. Remove its folder, {folder} in {settings.checkpoint('')}: the stream goes "
+                    "on behind bronze's last record."
+                )
             # Nothing to accept: from here on the partition gives other records the offsets of those that bronze has.
             raise PipelineError(
                 f"Topic {topic.info.topic}: partition {partition} ends at offset {end}, but was read up to {following}: Kafka has lost its "

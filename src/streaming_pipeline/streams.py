@@ -13,6 +13,7 @@ from pyspark.sql.streaming.readwriter import DataStreamWriter
 
 from streaming_pipeline.coordinates import KEY
 from streaming_pipeline.errors import PipelineError, damaged_table
+from streaming_pipeline.json_files import UNREADABLE
 
 _SPARK_55271 = 'because the return value of "scala.Option.get()" is null'
 """How Spark 4.1's Kafka source fails after the batch that an interrupted run had planned: done and put down, but without numbers to
@@ -26,7 +27,7 @@ _CANNOT_GO_ON = {
     "TRAILING_COMMIT_MISSING": "the table that it reads was put back to an earlier state",
     "Could not find any delta files for version|MISSING_FILES_UNEXPECTED_VERSION|LOG_FILE_NOT_FOUND_FOR_STREAMING_SOURCE"
     "|TRUNCATED_TRANSACTION_LOG": "the log of the table that it reads no longer reaches back so far",
-    "Checksum error: file:{checkpoint}/": "a file of its checkpoint was changed",
+    "Checksum error: file:{checkpoint}/|DELTA_INVALID_SOURCE_(?:VERSION|OFFSET_FORMAT)": "a file of its checkpoint was changed",
 }
 """How Spark and Delta tell that a stream cannot go on from its checkpoint, and what that means."""
 
@@ -52,9 +53,12 @@ class Progress:
         name = f"offsets/{behind}" if behind >= 0 else "sources/0/0"
         try:
             (partitions,) = _last_line(self.checkpoint, name).values()
-            return {int(partition): int(offset) for partition, offset in partitions.items()}
-        except (ValueError, TypeError, AttributeError):
-            raise DamagedCheckpoint(Path(self.checkpoint, name)) from None
+            offsets = {int(partition): offset for partition, offset in partitions.items()}
+        except UNREADABLE:
+            offsets = {}
+        if not offsets or not all(type(offset) is int and offset >= 0 for offset in offsets.values()):
+            raise DamagedCheckpoint(Path(self.checkpoint, name))
+        return offsets
 
 
 class CheckpointError(PipelineError):
@@ -110,11 +114,12 @@ def _last_line(checkpoint: str, name: str) -> dict[str, Any]:
     """What the last line of one of a checkpoint's files says; of offsets, behind the format's version and the settings."""
     file = Path(checkpoint, name)
     try:
-        lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
-        said = json.loads(lines[-1])
-        if isinstance(said, dict) and (len(lines) > 2 or not name.startswith("offsets/")):
-            return said
-    except (OSError, ValueError, IndexError):
+        first, *lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+        said = [json.loads(line) for line in lines or [first]]
+        is_whole = all(isinstance(one, dict) for one in said)
+        if is_whole and (not name.startswith("offsets/") or (first == "v1" and len(said) > 1 and said[-1])):
+            return said[-1]
+    except (OSError, *UNREADABLE):
         pass
     raise DamagedCheckpoint(file)
 

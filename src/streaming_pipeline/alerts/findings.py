@@ -207,6 +207,10 @@ def _of_log(row: Row, settings: Settings) -> Iterator[Finding]:
         which = (problems is None and row["status_reason"]) or ""
         text = f"Bronze lacks {plural(lost, 'record')} that Kafka had. {which}".strip()
         yield found("records_lost", text, at, lost, 0)
+    elif row["table_name"] == "bronze_events":  # a topic that was recreated: nobody knows how many
+        severity = "critical" if row["status"] == "Unhealthy" else "warning"
+        yield found("records_lost", row["status_reason"], at, None, severity=severity)
+        return
     if problems is None:  # a row of an earlier version, or of a loss
         is_stale = row["status"] == "Unhealthy" and not unaccounted and not lost
         problems = {"stale": row["status_reason"] or "the newest event is too old"} if is_stale else {}

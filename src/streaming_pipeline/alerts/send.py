@@ -9,6 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from py4j.protocol import Py4JError
+from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
 from streaming_pipeline import tables
@@ -22,7 +24,7 @@ from streaming_pipeline.alerts.outbox import Alert
 from streaming_pipeline.alerts.rules import LONGEST, WITHOUT_FILE, Rules, load_rules
 from streaming_pipeline.alerts.silence import silences
 from streaming_pipeline.alerts.smtp import MailServer, SmtpSettings
-from streaming_pipeline.errors import PipelineError, UsageError
+from streaming_pipeline.errors import PipelineError, UsageError, damaged_table
 from streaming_pipeline.foreign_text import harmless
 from streaming_pipeline.settings import Settings
 from streaming_pipeline.wording import plural
@@ -91,11 +93,15 @@ def send_alerts(
     """
     now = datetime.now(UTC)
     # monitor_logs too: where no run ever comes to task 03 the SQL alert "stale" finds it empty, and tells.
-    tables.create_missing(spark, settings, [tables.ALERT_OUTBOX, tables.ALERT_SILENCES, tables.MONITOR_LOGS])
+    with suppress(PySparkException, Py4JError):  # a damaged one: whoever reads it says so
+        tables.create_missing(spark, settings, [tables.ALERT_OUTBOX, tables.ALERT_SILENCES, tables.MONITOR_LOGS])
     folder = Path(settings.runs_dir, "alerts", settings.schema)
     journal, cursor = Journal(folder / "sent"), folder / "derived_until"
-    known, damaged = outbox.load(spark, settings, now)
-    known, begun = _settle(spark, settings, known, journal)
+    try:
+        known, damaged = outbox.load(spark, settings, now)
+        known, begun = _settle(spark, settings, known, journal)
+    except Exception as error:
+        return _without_outbox(settings, states, read_secrets, link, journal, error, patience, timeout_seconds)
     damaged = [*journal.damaged, *damaged]
 
     problems: list[str] = []
@@ -106,15 +112,12 @@ def send_alerts(
         still = still_open(known)
         kinds = {rule.finding for rule in rules.rules} | {alert.anomaly_type for alert in still}
         is_drift_open = any("drift" in alert.anomaly_type for alert in still)
-        looks = read_looks(spark, settings, _read_cursor(cursor, now) or now - LONGEST, kinds, is_drift_open)
+        looks = read_looks(spark, settings, _read_cursor(cursor, now, known) or now - LONGEST, kinds, is_drift_open)
         known = _rerouted(known, rules, secrets)
         new = derive(looks, None, False, rules, known, _occasion(settings, link, secrets, now))
     except Exception as error:
         # Whatever it is: that a task of this run failed only this run knows.
-        first_line = harmless(str(error).split("\n")[0], 200)
-        said = (
-            str(error) if isinstance(error, UsageError) else f"What monitoring found cannot be read ({type(error).__name__}: {first_line})."
-        )
+        said = str(error) if isinstance(error, UsageError) else f"What monitoring found cannot be read{_because(error)}."
         problems.append(f"{said} Until that is fixed, only failed runs are reported.")
         rules, looks = WITHOUT_FILE, []
     failed = failed_tasks(states)
@@ -124,13 +127,13 @@ def send_alerts(
     # Without rules nobody can say what may be told by now, but for what holds without them.
     candidates = [alert for alert in (*known, *new) if rules is not WITHOUT_FILE or alert.anomaly_type == "job_failed"]
     is_any_waiting = any(alert.status == "PENDING" for alert in candidates)
-    planned = plan(candidates, rules, silences(spark, settings, now) if is_any_waiting else {}, now, begun)
+    planned = plan(candidates, rules, _silences(spark, settings, now, damaged) if is_any_waiting else {}, now, begun)
     decided = {alert.alert_id: alert for alert in (*planned.muted, *planned.held)}
     new = [decided.get(alert.alert_id, _waiting(alert, secrets)) for alert in new]
     outbox.add(spark, settings, new)
     if looks:
         with suppress(OSError):  # it saves reading, no more
-            _write_cursor(cursor, looks[-1][0].run_time)
+            _write_cursor(cursor, looks[-1][0].run_time, [*known, *new])
 
     outcome = Outcome()
     with ExitStack() as until_sent:
@@ -157,6 +160,58 @@ def send_alerts(
     waiting = [outcome.alerts.get(alert.alert_id, alert) for alert in candidates if alert.alert_id not in through]
     waiting = [alert for alert in waiting if alert.status == "PENDING"]
     return replace(_summary(new, planned, outcome, waiting, senders, failed, problems), damaged=tuple(damaged))
+
+
+def _without_outbox(
+    settings: Settings,
+    states: Mapping[str, str],
+    read_secrets: Callable[[], Mapping[str, str]],
+    link: str,
+    journal: Journal,
+    error: Exception,
+    patience: timedelta,
+    timeout_seconds: float,
+) -> Sending:
+    """Tell at once, and without the table, that alerts cannot be read and which tasks failed; all else waits until it can be read again.
+
+    Once for each run: what the journal says was sent is not sent again by a retry.
+    """
+    now, failed = datetime.now(UTC), failed_tasks(states)
+    problems = [str(damaged_table(error) or f"alert_outbox cannot be read{_because(error)}.")]
+    problems.append("Until that is fixed, only failed runs are reported.")
+    secrets, rules = {}, WITHOUT_FILE
+    try:
+        secrets = read_secrets()
+        rules = load_rules(settings.alert_rules_path)
+    except UsageError as wrong:
+        problems.append(str(wrong))
+    failure = job_failure((*failed, "reading alert_outbox"), settings, now)
+    alerts = derive([], failure, False, rules, [], _occasion(settings, link, secrets, now))
+    planned, sent, outcome = plan(alerts, rules, {}, now, {}), journal.read()[1], Outcome()
+    with ExitStack() as until_sent:
+        smtp = _checked(SmtpSettings.from_secrets, secrets, problems)
+        senders = _senders(smtp, secrets, _name(settings), timeout_seconds, until_sent, problems)
+        to = {"email": smtp.recipients if smtp else (), "webhook": ()}
+        messages = [one for one in planned.messages if one.message_id not in sent]
+        deliver([replace(one, recipients=one.recipients or to[one.channel]) for one in messages], senders, journal, outcome, patience)
+    for alert in alerts:
+        print(f"{alert.severity.upper()} {alert.anomaly_type}: {harmless(alert.message)}")
+    problems += [journal.fault] if journal.fault else []
+    return _summary(alerts, planned, outcome, [], senders, failed, problems)
+
+
+def _because(error: Exception) -> str:
+    """What failed, in brackets."""
+    return f" ({type(error).__name__}: {harmless(str(error).split(chr(10))[0], 200)})"
+
+
+def _silences(spark: SparkSession, settings: Settings, now: datetime, damaged: list[str]) -> dict[str, datetime]:
+    """Which rules are silent; none where that cannot be read, which is said: better told twice than never."""
+    try:
+        return silences(spark, settings, now)
+    except Exception as error:
+        damaged.append(f"{damaged_table(error) or f'alert_silences cannot be read{_because(error)}.'} No rule is taken for silent.")
+        return {}
 
 
 def _summary(
@@ -295,18 +350,21 @@ def _settle(
     return [settled.get(alert.alert_id, alert) for alert in known], begun
 
 
-def _read_cursor(file: Path, now: datetime) -> datetime | None:
-    """Up to which look findings became alerts; None if the file is missing, or says what cannot be.
+def _read_cursor(file: Path, now: datetime, known: Iterable[Alert]) -> datetime | None:
+    """Up to which look findings became alerts; None if the file is missing, or says what cannot be, such as a newest alert that
+    the table lacks: it was put back to an earlier state, or lost its newest commit.
 
     It saves reading: deriving an alert twice adds nothing.
     """
     try:
-        until = datetime.fromisoformat(file.read_text(encoding="utf-8")).astimezone(UTC)
+        until, *newest = (datetime.fromisoformat(line).astimezone(UTC) for line in file.read_text(encoding="utf-8").splitlines())
     except (OSError, ValueError, OverflowError):
         return None
-    return until if until <= now else None
+    is_behind = newest and newest[0] > max((alert.created_at for alert in known), default=datetime.min.replace(tzinfo=UTC))
+    return until if until <= now and not is_behind else None
 
 
-def _write_cursor(file: Path, run_time: datetime) -> None:
+def _write_cursor(file: Path, run_time: datetime, known: Iterable[Alert]) -> None:
+    newest = max((alert.created_at for alert in known), default=None)
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(run_time.isoformat(), encoding="utf-8")
+    file.write_text("\n".join(time.isoformat() for time in (run_time, newest) if time), encoding="utf-8")

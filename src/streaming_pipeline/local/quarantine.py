@@ -85,8 +85,8 @@ def _time(value: datetime | str) -> str:
 
 
 def spelled(values: list, distinct: int) -> str:
-    """Values with how often each occurs, the most frequent first: `Click 12, "click " 3, and 4 others`."""
-    texts = [f"{_quoted(one['value'])} {one['records']:,}" for one in values]
+    """Values with how often each occurs, the most frequent first: `Click (12), "click " (3), and 4 others`."""
+    texts = [f"{_quoted(one['value'])} ({one['records']:,})" for one in values]
     more = distinct - len(values)
     return ", ".join([*texts, *([f"and {plural(more, 'other')}"] if more > 0 else [])])
 

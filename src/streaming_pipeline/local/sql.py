@@ -88,10 +88,10 @@ def check_has_tables(home: Path, schema: str = "*") -> None:
         Settings(catalog="spark_catalog", schema=schema)
     if not any((home / "warehouse").glob(f"{schema}.db/*/_delta_log")):
         named = "" if schema == "*" else f" in schema {schema}"
-        raise UsageError(
-            f"{home.resolve()} has no tables{named} yet: run `streaming-pipeline demo` or `streaming-pipeline run` first, or name another "
-            "--home."
-        )
+        do = "run `streaming-pipeline demo` or `streaming-pipeline run` first, or name another --home"
+        if any((home / "demo" / "warehouse").glob(f"{schema}.db/*/_delta_log")):
+            do = f"those of the demo are in --home {home / 'demo'}"
+        raise UsageError(f"{home.resolve()} has no tables{named} yet: {do}.")
 
 
 def _confine_to_tables(spark: SparkSession) -> None:

@@ -6,8 +6,9 @@ from pathlib import Path
 import sqlparse
 from rich.console import Console
 
-from streaming_pipeline.errors import PipelineError
+from streaming_pipeline.errors import PipelineError, UsageError
 from streaming_pipeline.local.sql import check_has_tables, render, run_query
+from streaming_pipeline.wording import plural
 
 
 def answer_questions(home: Path, schema: str, form: str, console: Console) -> int:
@@ -18,12 +19,17 @@ def answer_questions(home: Path, schema: str, form: str, console: Console) -> in
     """
     check_has_tables(home, schema)
     if not sys.stdin.isatty():
-        for text in _queries(sys.stdin.read()):
-            render(*run_query(home, text, schema), form, console)
+        queries = _queries(sys.stdin.read())
+        for number, text in enumerate(queries, start=1):
+            try:
+                render(*run_query(home, text, schema), form, console)
+            except UsageError as error:
+                left = f" {plural(len(queries) - number, 'query was', 'queries were')} left." if number < len(queries) else ""
+                raise UsageError(f"Query {number} of {len(queries)}: {error}{left}" if len(queries) > 1 else str(error)) from None
         return 0
     import readline  # noqa: F401 - gives input() its line editing and history
 
-    print(f"Queries over the tables of schema {schema}. A semicolon or an empty line ends a query, \\q or Ctrl-D the prompt.")
+    print(f"Queries over the tables of schema {schema}. A semicolon or an empty line ends a query, \\q, exit or Ctrl-D the prompt.")
     while (typed := _typed()) is not None:
         for text in _queries(typed):
             try:
@@ -48,7 +54,7 @@ def _typed() -> str | None:
         except EOFError:
             print()
             return "\n".join(lines) or None
-        if line == "\\q":
+        if line.rstrip(";") in ("\\q", "exit", "quit") and not lines:
             return None
         lines += [line] if line or lines else []
     return "\n".join(lines)
