@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from bronze_rows import with_contract
+from bronze_rows import append_to_bronze, with_contract
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewPartitions, ResourceType
 from kafka_records import expire, send
@@ -156,6 +156,10 @@ def test_the_first_records_of_a_partition_that_was_added_are_missed_too(spark, s
 def test_a_partition_that_lost_its_end_is_refused_also_where_losses_are_accepted(spark, settings):
     topic = TopicOffsets(TopicInfo("events", "id", (0, 1)), {0: 0, 1: 0}, {0: 80, 1: 9})
     accepting = replace(settings, kafka_options={"failOnDataLoss": "false"})
+    append_to_bronze(spark, settings, [b"{}"], topic_id="id", first_offset=79)
+    with pytest.raises(PipelineError, match=r"bronze's last record is at 79, but the checkpoint has 100, and is wrong"):
+        refuse_or_record(spark, accepting, topic, {0: 100, 1: 9})
+    append_to_bronze(spark, settings, [b"{}"], topic_id="id", first_offset=99)
     with pytest.raises(PipelineError, match=r"events: partition 0 ends at offset 80, but was read up to 100: .* recreate the topic"):
         refuse_or_record(spark, accepting, topic, {0: 100, 1: 9})
 
