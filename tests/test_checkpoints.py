@@ -249,6 +249,8 @@ def test_a_checkpoint_names_the_file_that_is_missing(tmp_path):
         ({"commits_0": commit}, "offsets/0"),
         ({"offsets_0": 'v1\n{"batchWatermarkMs": 0, "conf": {}}', "commits_0": commit}, "offsets/0"),
         ({"offsets_0": "v1\n{}\n{}", "commits_0": commit}, "offsets/0"),
+        ({"offsets_0": "", "offsets_1": offset, "commits_0": commit, "commits_1": commit}, "offsets/0"),
+        ({"offsets_1": offset, "commits_1": commit}, "offsets/0"),
         ({"offsets_0": 'v1\nnonsense\n{"reservoirVersion": 1}', "commits_0": commit}, "offsets/0"),
         ({"offsets_0": offset, "commits_0": "v1\n" + "[" * 100_000}, "commits/0"),
     ):

@@ -85,7 +85,9 @@ def progress(checkpoint: str) -> Progress | None:
         # Spark would take the batches between for done, or fail.
         kind, missing = ("commits", newest - 1) if newest > max(behind) else ("offsets", max(done, default=0))
         raise DamagedCheckpoint(Path(checkpoint, kind, str(missing)))
-    for name in ("metadata", f"offsets/{newest}", *([] if batch is None else [f"offsets/{batch}", f"commits/{batch}"])):
+    # Spark also reads the offsets before the newest ones.
+    numbers = {newest, newest - 1 if newest else newest, newest if batch is None else batch}
+    for name in ("metadata", *(f"offsets/{number}" for number in sorted(numbers)), *([] if batch is None else [f"commits/{batch}"])):
         _last_line(checkpoint, name)
     return Progress(checkpoint, batch)
 
