@@ -227,13 +227,24 @@ def test_a_schema_that_is_no_name_is_named(tmp_path, capsys, command):
         assert "schema" in said and repr(schema) in said and said.count("\n") == 1
 
 
+def test_without_home_the_one_beside_the_bundle_is_meant_also_from_a_subfolder(tmp_path, monkeypatch):
+    below = tmp_path / "bundle" / "docs"
+    below.mkdir(parents=True)
+    (tmp_path / "bundle" / "databricks.yml").write_text("")
+    homes = []
+    for folder in (below, below.parent, tmp_path):
+        monkeypatch.chdir(folder)
+        homes.append(_parser().parse_args(["report"]).home)
+    assert homes == [tmp_path / "bundle" / ".local", Path(".local"), Path(".local")]
+
+
 def test_a_full_disk_is_named(monkeypatch, capsys):
     def write(*_):
-        raise OSError(errno.ENOSPC, "No space left on device", "/home/lines")
+        raise OSError(errno.ENOSPC, "No space left on device", "lines.jsonl")
 
     monkeypatch.setattr("streaming_pipeline.cli._contract", write)
     assert main(["contract", "check", "--file", "lines.jsonl"]) == 1
-    assert capsys.readouterr().err == "A disk or folder cannot be used: [Errno 28] No space left on device: '/home/lines'.\n"
+    assert capsys.readouterr().err == "A disk or folder cannot be used: [Errno 28] No space left on device: 'lines.jsonl'.\n"
 
 
 def test_a_store_of_models_that_cannot_be_used_is_named(tmp_path, capsys):

@@ -120,12 +120,12 @@ def beginning(spark: SparkSession, settings: Settings, topic: kafka.TopicOffsets
     each of them must be named.
     """
     checkpoint, topic_id = bronze_checkpoint(settings, topic.info), topic.info.topic_id
+    offsets, why = None, ""
     try:
         found = progress(checkpoint)
         offsets = found.kafka_offsets() if found else None
-        why = "the checkpoint was gone"
     except DamagedCheckpoint as damage:
-        offsets, why = None, str(damage)
+        why = str(damage)
     if offsets is None:
         held = held_until(spark, settings, topic_id)
         if held and not topic.ends:
@@ -133,7 +133,8 @@ def beginning(spark: SparkSession, settings: Settings, topic: kafka.TopicOffsets
                 f"The checkpoint of bronze is gone or damaged, bronze holds records of {topic.info.topic}, and with {SERVICE_CREDENTIAL} "
                 "Kafka cannot be asked for its partitions: restore the checkpoint folder, or begin in another schema."
             )
-        return Beginning(held, is_anew=True, note=f"{why}: {_WENT_ON}" if held or "damaged" in why else "")
+        why = why or ("the checkpoint was gone" if held else "")
+        return Beginning(held, is_anew=True, note=f"{why}: {_WENT_ON}" if why else "")
     try:
         last_batch = found.kafka_offsets(batches_before=1)
     except DamagedCheckpoint:

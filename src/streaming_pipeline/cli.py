@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from streaming_pipeline.errors import PipelineError, UsageError, storage_fault
 from streaming_pipeline.foreign_text import PAGE, harmless
+from streaming_pipeline.local.folders import default_home, find_bundle
 from streaming_pipeline.local.interrupts import interrupt_behind
 from streaming_pipeline.wording import duration, plural
 
@@ -117,7 +118,7 @@ def _demo(options: argparse.Namespace, console: Console) -> int:
     from streaming_pipeline.local.demo import run_demo
 
     _check_numbers(options, count=1, seed=0)
-    home = options.home / "demo" if options.home == _default_home() else options.home
+    home = options.home / "demo" if options.home == default_home() else options.home
     return 0 if run_demo(home, count=options.count, seed=options.seed, console=console) else 1
 
 
@@ -240,7 +241,7 @@ def _rescore(options: argparse.Namespace, console: Console) -> int:
 def _silence(options: argparse.Namespace, console: Console) -> int:
     from streaming_pipeline.alerts.rules import load_rules
     from streaming_pipeline.alerts.silence import parse_for
-    from streaming_pipeline.local.job import config_settings, find_bundle
+    from streaming_pipeline.local.job import config_settings
 
     if options.rule == "list":
         if options.duration:
@@ -440,7 +441,7 @@ def _sql(options: argparse.Namespace, console: Console) -> int:
 
 
 def _report(options: argparse.Namespace, console: Console) -> int:
-    from streaming_pipeline.local.job import find_bundle, say_config
+    from streaming_pipeline.local.job import say_config
     from streaming_pipeline.local.models import laptop_settings
     from streaming_pipeline.local.report import write_report
     from streaming_pipeline.local.spark import start_session
@@ -459,7 +460,6 @@ def _doctor(options: argparse.Namespace, console: Console) -> int:
     from rich.markup import escape
 
     from streaming_pipeline.local.doctor import examine
-    from streaming_pipeline.local.job import find_bundle
 
     wrong = 0
     for finding in examine(options.home, find_bundle()):
@@ -477,7 +477,7 @@ def _doctor(options: argparse.Namespace, console: Console) -> int:
 def _topic(options: argparse.Namespace, only_look: bool = False) -> Iterator[KafkaSettings]:
     """The topic of `.env`, else of the local broker, as a context that yields `KafkaSettings`; `only_look` makes no broker."""
     from streaming_pipeline.local.env import read_secrets
-    from streaming_pipeline.local.job import find_bundle, kafka_secrets
+    from streaming_pipeline.local.job import kafka_secrets
     from streaming_pipeline.settings import KafkaSettings
 
     with kafka_secrets(options.home, read_secrets(find_bundle() / ".env"), only_look) as secrets:
@@ -486,7 +486,7 @@ def _topic(options: argparse.Namespace, only_look: bool = False) -> Iterator[Kaf
 
 def _contract_path(options: argparse.Namespace) -> str:
     """The contract of the home, else the shipped one; says so if it is the home's."""
-    from streaming_pipeline.local.job import config_settings, find_bundle, say_config
+    from streaming_pipeline.local.job import config_settings, say_config
 
     root = find_bundle()
     settings = config_settings(options.home, root)
@@ -533,11 +533,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"%(prog)s {importlib.metadata.version('streaming-pipeline')}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
+    home, told = str(default_home()), "folder of tables, broker, models and runs (default: .local, beside databricks.yml)"
+
     def command(name: str, call: Callable, text: str) -> argparse.ArgumentParser:
         added = commands.add_parser(name, help=text, description=text)
         added.set_defaults(call=call)
-        told = "folder of tables, broker, models and runs (default: .local, beside databricks.yml)"
-        added.add_argument("--home", type=_home, default=str(_default_home()), help=told)
+        added.add_argument("--home", type=_home, default=home, help=told)
         return added
 
     demo = command(
@@ -678,13 +679,6 @@ def _parser() -> argparse.ArgumentParser:
     report = command("report", _report, "Write a report of the local tables: one page for a browser.")
     report.add_argument("--schema", default="streaming", help="the schema of the tables (default: streaming)")
     return parser
-
-
-def _default_home() -> Path:
-    """`.local` beside the nearest databricks.yml, as the bundle is found from its subfolders, too; where there is none, of this folder."""
-    here = Path.cwd()
-    beside = next((folder for folder in (here, *here.parents) if (folder / "databricks.yml").is_file()), here)
-    return Path(".local") if beside == here else beside / ".local"
 
 
 def _home(text: str) -> Path:

@@ -85,9 +85,9 @@ def progress(checkpoint: str) -> Progress | None:
         # Spark would take the batches between for done, or fail.
         kind, missing = ("commits", newest - 1) if newest > max(behind) else ("offsets", max(done, default=0))
         raise DamagedCheckpoint(Path(checkpoint, kind, str(missing)))
-    # Spark also reads the offsets before the newest ones.
-    numbers = {newest, newest - 1 if newest else newest, newest if batch is None else batch}
-    for name in ("metadata", *(f"offsets/{number}" for number in sorted(numbers)), *([] if batch is None else [f"commits/{batch}"])):
+    # Spark reads the newest offsets and those before them; one of the two belongs to the last batch that is done.
+    offsets = [f"offsets/{number}" for number in range(max(newest - 1, 0), newest + 1)]
+    for name in ("metadata", *offsets, *([] if batch is None else [f"commits/{batch}"])):
         _last_line(checkpoint, name)
     return Progress(checkpoint, batch)
 

@@ -136,26 +136,17 @@ def send_alerts(
             _write_cursor(cursor, looks[-1][0].run_time, [*known, *new])
 
     outcome = Outcome()
-    with ExitStack() as until_sent:
-        smtp = _checked(SmtpSettings.from_secrets, secrets, problems)
-        senders = _senders(smtp, secrets, _name(settings), timeout_seconds, until_sent, problems)
-        to = {"email": smtp.recipients if smtp else (), "webhook": ()}
-        messages = [replace(message, recipients=message.recipients or to[message.channel]) for message in planned.messages]
-        try:
-            deliver(messages, senders, journal, outcome, patience)
-        finally:
-            # Before the table is written: what a delivery that goes on yet has done then, the journal alone knows.
-            until_sent.close()
-            changed = [decided[alert.alert_id] for alert in known if decided.get(alert.alert_id, alert) != alert]
-            outbox.update(spark, settings, [*changed, *outcome.alerts.values()])
-            for message in planned.messages:
-                if all(outcome.is_final(alert) for alert in message.alerts):
-                    journal.forget(message.message_id)
-    problems += [journal.fault] if journal.fault else []
+    try:
+        senders = _hand_over(planned.messages, settings, secrets, journal, outcome, problems, patience, timeout_seconds)
+    finally:
+        changed = [decided[alert.alert_id] for alert in known if decided.get(alert.alert_id, alert) != alert]
+        outbox.update(spark, settings, [*changed, *outcome.alerts.values()])
+        for message in planned.messages:
+            if all(outcome.is_final(alert) for alert in message.alerts):
+                journal.forget(message.message_id)
     for said in damaged:
         print(said)
-    for alert in new:
-        print(f"{alert.severity.upper()} {alert.anomaly_type}: {harmless(alert.message)}")
+    _print(new)
     through = {alert.alert_id for alert in (*planned.muted, *planned.held)}
     waiting = [outcome.alerts.get(alert.alert_id, alert) for alert in candidates if alert.alert_id not in through]
     waiting = [alert for alert in waiting if alert.status == "PENDING"]
@@ -188,16 +179,39 @@ def _without_outbox(
     failure = job_failure((*failed, "reading alert_outbox"), settings, now)
     alerts = derive([], failure, False, rules, [], _occasion(settings, link, secrets, now))
     planned, sent, outcome = plan(alerts, rules, {}, now, {}), journal.read()[1], Outcome()
+    messages = [message for message in planned.messages if message.message_id not in sent]
+    senders = _hand_over(messages, settings, secrets, journal, outcome, problems, patience, timeout_seconds)
+    _print(alerts)
+    return _summary(alerts, planned, outcome, [], senders, failed, problems)
+
+
+def _hand_over(
+    messages: Iterable[Message],
+    settings: Settings,
+    secrets: Mapping[str, str],
+    journal: Journal,
+    outcome: Outcome,
+    problems: list[str],
+    patience: timedelta,
+    timeout_seconds: float,
+) -> Collection[str]:
+    """Deliver messages on the channels that are set up, and return these; `outcome` holds after any end what became of the messages.
+
+    The connections are closed then: what a delivery that goes on yet does later, the journal alone knows.
+    """
     with ExitStack() as until_sent:
         smtp = _checked(SmtpSettings.from_secrets, secrets, problems)
         senders = _senders(smtp, secrets, _name(settings), timeout_seconds, until_sent, problems)
         to = {"email": smtp.recipients if smtp else (), "webhook": ()}
-        messages = [one for one in planned.messages if one.message_id not in sent]
-        deliver([replace(one, recipients=one.recipients or to[one.channel]) for one in messages], senders, journal, outcome, patience)
-    for alert in alerts:
-        print(f"{alert.severity.upper()} {alert.anomaly_type}: {harmless(alert.message)}")
+        addressed = [replace(message, recipients=message.recipients or to[message.channel]) for message in messages]
+        deliver(addressed, senders, journal, outcome, patience)
     problems += [journal.fault] if journal.fault else []
-    return _summary(alerts, planned, outcome, [], senders, failed, problems)
+    return senders
+
+
+def _print(new: Iterable[Alert]) -> None:
+    for alert in new:
+        print(f"{alert.severity.upper()} {alert.anomaly_type}: {harmless(alert.message)}")
 
 
 def _because(error: Exception) -> str:

@@ -20,6 +20,7 @@ from streaming_pipeline.errors import PipelineError, UsageError
 from streaming_pipeline.local.broker import Broker, running_broker
 from streaming_pipeline.local.bundle import LOCAL_CATALOG, Bundle, load_bundle
 from streaming_pipeline.local.env import read_secrets
+from streaming_pipeline.local.folders import find_bundle
 from streaming_pipeline.local.job_graph import check_job, check_parameters
 from streaming_pipeline.local.reporter import Reporter
 from streaming_pipeline.local.run_page import EVENT_LOG
@@ -29,15 +30,6 @@ from streaming_pipeline.settings import DEFAULT_TOPIC, Settings, check_topic
 
 MAIN_JOB = "full_streaming_pipeline"
 SETTINGS = {field.name for field in fields(Settings)} - {"secrets"}
-
-
-def find_bundle(start: Path | None = None) -> Path:
-    """The folder of the nearest `databricks.yml`, from `start` (this folder) upwards; raises `UsageError` if there is none."""
-    start = (start or Path.cwd()).resolve()
-    for folder in (start, *start.parents):
-        if (folder / "databricks.yml").is_file():
-            return folder
-    raise UsageError(f"No databricks.yml in {start} or above it: go to the folder of the bundle.")
 
 
 CONFIG_FILES = ("event_contract.yml", "alert_rules.yml", "prices.yml")

@@ -6,7 +6,8 @@ from rich.console import Console
 
 from streaming_pipeline.errors import PipelineError
 from streaming_pipeline.local.bundle import LOCAL_CATALOG, load_bundle
-from streaming_pipeline.local.job import config_dir, find_bundle, prepare_mlflow
+from streaming_pipeline.local.folders import find_bundle
+from streaming_pipeline.local.job import config_dir, prepare_mlflow
 from streaming_pipeline.model.registry import versions
 from streaming_pipeline.settings import Settings
 from streaming_pipeline.wording import plural

@@ -19,7 +19,7 @@ from streaming_pipeline.alerts.incidents import data_verdict, incidents, pipelin
 from streaming_pipeline.at_once import at_once
 from streaming_pipeline.contract import Contract, load_contract
 from streaming_pipeline.local import charts, event_log
-from streaming_pipeline.local.job import find_bundle
+from streaming_pipeline.local.folders import find_bundle
 from streaming_pipeline.local.models import has_models
 from streaming_pipeline.local.not_yet import why_missing
 from streaming_pipeline.local.quarantine import spelled
