@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench import ROOT, fresh_home, own_settings, table, topic_records, write_section
+from bench import ROOT, TINY_TABLES, fresh_home, own_settings, table, topic_records, write_section
 from pyspark.sql import SparkSession
 
 from streaming_pipeline.bronze import bronze_checkpoint, stream_kafka_to_bronze
@@ -201,7 +201,7 @@ def main() -> None:
     home = fresh_home("checkpoints")
     with running_broker(home) as broker:
         broker.create_topic("checkpoints", partitions=3)
-        spark = start_session(home)
+        spark = start_session(home, confs=TINY_TABLES)
         prepare_mlflow(home, load_bundle(ROOT, local_home=home), {})
         settings = own_settings(home, "checkpoints", kafka_topic="checkpoints", secrets=broker.secrets("SSL"), max_offsets_per_trigger=20)
         cases = begin(spark, settings, home / "copies")

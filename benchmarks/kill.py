@@ -22,7 +22,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from bench import ROOT, fresh_home, table, topic_records, write_section
+from bench import QUICK_START, ROOT, fresh_home, table, topic_records, write_section
 from pyspark.sql import SparkSession
 
 from streaming_pipeline import synthetic
@@ -59,9 +59,6 @@ PHASES = {
 TOPIC = "stream-input"
 TYPES = ("click", "purchase", "view")
 FAULTS = ["redelivery", "malformed", "wrong_type", "missing_field", "late"]
-QUICK_START = {"JDK_JAVA_OPTIONS": "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m"}
-"""For a process of one short run, Java's first compiler alone: a cold job takes a fifth less time. By itself it would take a code cache
-of 48 MB with it, which Spark fills, and all else would be interpreted."""
 
 
 # -- the process that is killed

@@ -7,20 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from kill import QUICK_START
+from bench import QUICK_START, TINY_TABLES
 
 from streaming_pipeline.settings import KafkaSettings, Settings
 
 ROOT = Path(__file__).parents[1]
-TINY_TABLES = {
-    # A query is planned, compiled and run for a handful of rows: each plan that is left as it is takes a quarter less time. What a
-    # laptop sets is tested by the jobs that tests start as processes of their own.
-    "spark.sql.codegen.wholeStage": "false",
-    "spark.sql.codegen.factoryMode": "NO_CODEGEN",
-    "spark.sql.adaptive.enabled": "false",
-    "spark.sql.shuffle.partitions": "1",
-    "spark.databricks.delta.snapshotPartitions": "1",
-}
 
 
 @pytest.fixture(scope="session")
@@ -34,7 +25,7 @@ def spark(home):
     """The local Spark session, as the runner starts it."""
     from streaming_pipeline.local.spark import start_session
 
-    # Java's first compiler alone: the second takes a core for code that tiny tables never repay.
+    # What a laptop sets is tested by the jobs that tests start as processes of their own.
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("JDK_JAVA_OPTIONS", QUICK_START["JDK_JAVA_OPTIONS"])
         # With less, what hundreds of tests leave in Spark's caches would keep a core at work to collect it.

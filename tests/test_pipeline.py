@@ -19,8 +19,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from bench import QUICK_START
 from dashboard import alerts, asked, datasets, queries_of, tells, widgets
-from kill import QUICK_START
 from playwright.sync_api import sync_playwright
 from rich.console import Console
 from secret_search import Secrets, key_lines
