@@ -22,12 +22,12 @@ from pathlib import Path
 
 from bench import fresh_home, own_settings, table, write_section
 
+from laptop.services.certificates import ensure_certificates
+from laptop.services.mailbox import running_mailbox
+from laptop.services.spark import start_session
 from streaming_pipeline.alerts import outbox
 from streaming_pipeline.alerts.outbox import Alert
 from streaming_pipeline.alerts.send import send_alerts
-from streaming_pipeline.local.certificates import ensure_certificates
-from streaming_pipeline.local.mailbox import running_mailbox
-from streaming_pipeline.local.spark import start_session
 
 SCHEMA = "alerts"
 TIMEOUT_SECONDS = 1.0
@@ -64,7 +64,7 @@ def sender(home: Path, how: str) -> None:
     settings = own_settings(home, SCHEMA, config_dir=str(home / "config"))
     spark = start_session(home, memory="2g")
     if how.isdigit():
-        from streaming_pipeline import tables
+        from streaming_pipeline.core import tables
 
         tables.create_missing(spark, settings, [tables.ALERT_OUTBOX])
         now = datetime.now(UTC)

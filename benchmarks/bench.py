@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 
-from streaming_pipeline.kafka import client_config, topic_offsets
-from streaming_pipeline.settings import KafkaSettings, Settings
+from streaming_pipeline.core.settings import KafkaSettings, Settings
+from streaming_pipeline.kafka.connection import client_config, topic_offsets
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "RESULTS.md"

@@ -18,13 +18,14 @@ from pathlib import Path
 from bench import fresh_home, own_settings, table, topic_records, write_section
 from confluent_kafka import Producer
 
-from streaming_pipeline import kafka, synthetic
-from streaming_pipeline.bronze import stream_kafka_to_bronze
-from streaming_pipeline.errors import PipelineError
-from streaming_pipeline.local.broker import Broker
-from streaming_pipeline.local.spark import start_session
-from streaming_pipeline.producer import produce
-from streaming_pipeline.settings import KafkaSettings, Settings
+from laptop.services.broker import Broker
+from laptop.services.spark import start_session
+from streaming_pipeline.bronze.ingest import stream_kafka_to_bronze
+from streaming_pipeline.core.errors import PipelineError
+from streaming_pipeline.core.settings import KafkaSettings, Settings
+from streaming_pipeline.events import synthetic
+from streaming_pipeline.events.producer import produce
+from streaming_pipeline.kafka import connection as kafka
 
 BATCH = 1_000
 

@@ -16,20 +16,20 @@ from typing import Any
 from bench import ROOT, TINY_TABLES, fresh_home, own_settings, table, topic_records, write_section
 from pyspark.sql import SparkSession
 
-from streaming_pipeline.bronze import bronze_checkpoint, stream_kafka_to_bronze
-from streaming_pipeline.errors import PipelineError
-from streaming_pipeline.gold import score_silver_to_gold
-from streaming_pipeline.kafka import topic_offsets
-from streaming_pipeline.local.broker import running_broker
-from streaming_pipeline.local.bundle import load_bundle
-from streaming_pipeline.local.job import prepare_mlflow
-from streaming_pipeline.local.spark import start_session
-from streaming_pipeline.model.training import train
+from laptop.bundle.load import load_bundle
+from laptop.run import prepare_mlflow
+from laptop.services.broker import running_broker
+from laptop.services.spark import start_session
+from streaming_pipeline.bronze.ingest import bronze_checkpoint, stream_kafka_to_bronze
+from streaming_pipeline.core.errors import PipelineError
+from streaming_pipeline.core.settings import Settings
+from streaming_pipeline.events.producer import LineRecords, produce
+from streaming_pipeline.events.synthetic import generate
+from streaming_pipeline.gold.score import score_silver_to_gold
+from streaming_pipeline.gold.training import train
+from streaming_pipeline.kafka.connection import topic_offsets
 from streaming_pipeline.monitoring.monitor import monitor_silver_events
-from streaming_pipeline.producer import LineRecords, produce
-from streaming_pipeline.settings import Settings
-from streaming_pipeline.silver import cleanse_bronze_to_silver
-from streaming_pipeline.synthetic import generate
+from streaming_pipeline.silver.cleanse import cleanse_bronze_to_silver
 
 STAGES: dict[str, Callable[[SparkSession, Settings], Any]] = {
     "bronze": stream_kafka_to_bronze,

@@ -19,10 +19,10 @@ import numpy as np
 import pandas as pd
 from bench import ROOT, fresh_home, memory_by_kind, table, with_descendants, write_section
 
-from streaming_pipeline import synthetic
-from streaming_pipeline.local.broker import running_broker
-from streaming_pipeline.local.spark import start_session
-from streaming_pipeline.producer import produce
+from laptop.services.broker import running_broker
+from laptop.services.spark import start_session
+from streaming_pipeline.events import synthetic
+from streaming_pipeline.events.producer import produce
 
 RATE, SECONDS, FIRST_EVENTS = 1_000, 300, 20_000
 PARTS = 5
@@ -33,7 +33,7 @@ class Command:
     """The command line in a process of its own, in the project's folder; `lines` is what it has printed so far."""
 
     def __init__(self, *arguments: str, home: Path) -> None:
-        line = [sys.executable, "-m", "streaming_pipeline.cli", *arguments, "--home", str(home)]
+        line = [sys.executable, "-m", "laptop.cli", *arguments, "--home", str(home)]
         # Whatever Kafka `.env` names: the local broker.
         kafka = {key: value for key, value in os.environ.items() if not key.startswith("KAFKA_")}
         self.process = subprocess.Popen(line, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=kafka)

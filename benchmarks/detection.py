@@ -9,8 +9,8 @@ import time
 import numpy as np
 from bench import table, write_section
 
-from streaming_pipeline.backtest import forest_inputs, strengths
-from streaming_pipeline.csv_series import Series
+from streaming_pipeline.backtest.backtest import forest_inputs, strengths
+from streaming_pipeline.backtest.csv_series import Series
 from streaming_pipeline.detectors.iforest import isolation_forest
 
 KINDS = {

@@ -11,15 +11,15 @@ from pathlib import Path
 
 from bench import fresh_home, own_settings, table, write_section
 
-from streaming_pipeline import synthetic
-from streaming_pipeline.bronze import stream_kafka_to_bronze
-from streaming_pipeline.errors import PipelineError
-from streaming_pipeline.local.broker import running_broker
-from streaming_pipeline.local.spark import start_session
+from laptop.services.broker import running_broker
+from laptop.services.spark import start_session
+from streaming_pipeline.bronze.ingest import stream_kafka_to_bronze
+from streaming_pipeline.core.errors import PipelineError
+from streaming_pipeline.core.run_log import run_task
+from streaming_pipeline.events import synthetic
+from streaming_pipeline.events.producer import produce
 from streaming_pipeline.monitoring.monitor import monitor_silver_events
-from streaming_pipeline.producer import produce
-from streaming_pipeline.run_log import run_task
-from streaming_pipeline.silver import cleanse_bronze_to_silver
+from streaming_pipeline.silver.cleanse import cleanse_bronze_to_silver
 
 DISK_MB = 200
 STAGES = (("bronze", stream_kafka_to_bronze), ("silver", cleanse_bronze_to_silver), ("monitoring", monitor_silver_events))

@@ -13,12 +13,12 @@ from statistics import median
 from bench import fresh_home, own_settings, seconds, table, write_section
 from pyspark.sql import DataFrame, SparkSession
 
-from streaming_pipeline import tables
-from streaming_pipeline.bronze import to_bronze
-from streaming_pipeline.contract import load_contract
-from streaming_pipeline.local.spark import start_session
-from streaming_pipeline.settings import Settings
-from streaming_pipeline.silver import SilverCounts, cleanse_bronze_to_silver
+from laptop.services.spark import start_session
+from streaming_pipeline.bronze.ingest import to_bronze
+from streaming_pipeline.core import tables
+from streaming_pipeline.core.contract import load_contract
+from streaming_pipeline.core.settings import Settings
+from streaming_pipeline.silver.cleanse import SilverCounts, cleanse_bronze_to_silver
 
 NEWEST_DAY = date(2026, 3, 31)
 GOAL = 1.15

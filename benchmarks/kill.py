@@ -25,11 +25,11 @@ from typing import Any
 from bench import QUICK_START, ROOT, fresh_home, table, topic_records, write_section
 from pyspark.sql import SparkSession
 
-from streaming_pipeline import synthetic
-from streaming_pipeline.local.broker import Broker, running_broker
-from streaming_pipeline.local.spark import start_session
-from streaming_pipeline.producer import produce
-from streaming_pipeline.settings import KafkaSettings, Settings
+from laptop.services.broker import Broker, running_broker
+from laptop.services.spark import start_session
+from streaming_pipeline.core.settings import KafkaSettings, Settings
+from streaming_pipeline.events import synthetic
+from streaming_pipeline.events.producer import produce
 
 MAIN, MAINTENANCE, TRAINING = "full_streaming_pipeline", "table_maintenance", "train_anomaly_detector"
 REPLAY, BACKFILL = "replay_quarantine", "backfill_bronze"
@@ -109,9 +109,12 @@ def work(home: Path, job: str, parameters: dict[str, str], failpoint: Failpoint)
     import mlflow.sklearn  # by its full name: mlflow alone has a stand-in there, which the module itself takes the place of
     from rich.console import Console
 
-    from streaming_pipeline import bronze, replay, silver, tables
-    from streaming_pipeline.local.job import run_on_laptop
+    from laptop.run import run_on_laptop
+    from streaming_pipeline.bronze import ingest as bronze
+    from streaming_pipeline.core import tables
     from streaming_pipeline.monitoring import conservation
+    from streaming_pipeline.silver import cleanse as silver
+    from streaming_pipeline.silver import replay
 
     writes = {
         "bronze_events": "backfill" if job == BACKFILL else "bronze_write",

@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlparse
 from bench import fresh_home, seconds, table, write_section
 from pyspark.sql import DataFrame, SparkSession
 
-from streaming_pipeline.local.spark import start_session
+from laptop.services.spark import start_session
 
 FIRST_DAY = date(2026, 3, 1)
 TARGET_SIZE = "spark.databricks.delta.optimize.maxFileSize"

@@ -12,11 +12,11 @@ from statistics import median
 from bench import ROOT, fresh_home, own_settings, seconds, table, write_section
 from pyspark.sql import SparkSession
 
-from streaming_pipeline import tables
-from streaming_pipeline.contract import Contract, load_contract
-from streaming_pipeline.local.spark import start_session
+from laptop.services.spark import start_session
+from streaming_pipeline.core import tables
+from streaming_pipeline.core.contract import Contract, load_contract
+from streaming_pipeline.core.settings import Settings
 from streaming_pipeline.maintenance import maintain_tables
-from streaming_pipeline.settings import Settings
 
 FIRST_DAY = date(2026, 3, 1)
 HOURS = 24

@@ -13,15 +13,17 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import StructType
 from sklearn.metrics import average_precision_score
 
-from streaming_pipeline import gold, synthetic, tables
-from streaming_pipeline.contract import load_contract
-from streaming_pipeline.local.bundle import load_bundle
-from streaming_pipeline.local.job import prepare_mlflow
-from streaming_pipeline.local.spark import start_session
-from streaming_pipeline.model import calibration, inputs
-from streaming_pipeline.model.registry import load_champion
-from streaming_pipeline.model.training import train
-from streaming_pipeline.settings import Settings
+from laptop.bundle.load import load_bundle
+from laptop.run import prepare_mlflow
+from laptop.services.spark import start_session
+from streaming_pipeline.core import tables
+from streaming_pipeline.core.contract import load_contract
+from streaming_pipeline.core.settings import Settings
+from streaming_pipeline.events import synthetic
+from streaming_pipeline.gold import calibration, inputs
+from streaming_pipeline.gold import score as gold
+from streaming_pipeline.gold.registry import load_champion
+from streaming_pipeline.gold.training import train
 
 START = datetime(2026, 3, 2, tzinfo=UTC)  # a Monday
 DAYS = timedelta(days=14)

@@ -12,10 +12,10 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 from bench import table, write_section
 
-from streaming_pipeline import synthetic
 from streaming_pipeline.detectors import DETECTORS, gap
 from streaming_pipeline.detectors.bins import SHARES, lay_bins
 from streaming_pipeline.detectors.summary import Summary
+from streaming_pipeline.events import synthetic
 from streaming_pipeline.monitoring import degradation, drift
 from streaming_pipeline.monitoring.arrivals import Watch
 from streaming_pipeline.monitoring.profile import ALL, ColumnProfile, Shape

@@ -12,18 +12,19 @@ from pathlib import Path
 from bench import ROOT, PeakMemory, fresh_home, own_settings, seconds, table, write_section
 from rich.console import Console
 
-from streaming_pipeline import kafka, synthetic
-from streaming_pipeline.bronze import stream_kafka_to_bronze
-from streaming_pipeline.gold import score_silver_to_gold
-from streaming_pipeline.local.broker import running_broker
-from streaming_pipeline.local.bundle import load_bundle
-from streaming_pipeline.local.job import prepare_mlflow, run_on_laptop
-from streaming_pipeline.local.spark import start_session
-from streaming_pipeline.model.training import train
+from laptop.bundle.load import load_bundle
+from laptop.run import prepare_mlflow, run_on_laptop
+from laptop.services.broker import running_broker
+from laptop.services.spark import start_session
+from streaming_pipeline.bronze.ingest import stream_kafka_to_bronze
+from streaming_pipeline.core.settings import KafkaSettings, Settings
+from streaming_pipeline.events import synthetic
+from streaming_pipeline.events.producer import produce
+from streaming_pipeline.gold.score import score_silver_to_gold
+from streaming_pipeline.gold.training import train
+from streaming_pipeline.kafka import connection as kafka
 from streaming_pipeline.monitoring.monitor import monitor_silver_events
-from streaming_pipeline.producer import produce
-from streaming_pipeline.settings import KafkaSettings, Settings
-from streaming_pipeline.silver import cleanse_bronze_to_silver
+from streaming_pipeline.silver.cleanse import cleanse_bronze_to_silver
 
 EVENTS, WARM_UP_EVENTS = 5_000_000, 200_000
 

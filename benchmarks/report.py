@@ -8,10 +8,10 @@ from bench import fresh_home, seconds, table, write_section
 from playwright.sync_api import sync_playwright
 from rich.console import Console
 
-from streaming_pipeline.local.demo import run_demo
-from streaming_pipeline.local.models import laptop_settings
-from streaming_pipeline.local.report import REPORT, write_report
-from streaming_pipeline.local.spark import start_session
+from laptop.models import laptop_settings
+from laptop.report.demo import run_demo
+from laptop.report.report import REPORT, write_report
+from laptop.services.spark import start_session
 
 EVENTS, OPENINGS = 1_000_000, 5
 

@@ -8,11 +8,11 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from streaming_pipeline.contract import load_contract
-from streaming_pipeline.local.bundle import load_bundle
-from streaming_pipeline.prices import Prices, load_prices
-from streaming_pipeline.settings import Settings
-from streaming_pipeline.tables import Table, all_tables
+from laptop.bundle.load import load_bundle
+from streaming_pipeline.core.contract import load_contract
+from streaming_pipeline.core.prices import Prices, load_prices
+from streaming_pipeline.core.settings import Settings
+from streaming_pipeline.core.tables import Table, all_tables
 
 DOCS = Path(__file__).resolve().parent
 ROOT = DOCS.parent

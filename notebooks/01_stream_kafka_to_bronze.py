@@ -35,9 +35,9 @@ dbutils.widgets.text("max_offsets_per_trigger", "1000000")
 
 # COMMAND ----------
 
-from streaming_pipeline.bronze import stream_kafka_to_bronze
-from streaming_pipeline.run_log import run_task
-from streaming_pipeline.settings import Settings
+from streaming_pipeline.bronze.ingest import stream_kafka_to_bronze
+from streaming_pipeline.core.run_log import run_task
+from streaming_pipeline.core.settings import Settings
 
 settings = Settings.from_notebook(dbutils, secrets="KAFKA_")
 result = run_task("01_stream_kafka_to_bronze", stream_kafka_to_bronze, spark, settings)

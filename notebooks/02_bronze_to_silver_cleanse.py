@@ -30,9 +30,9 @@ dbutils.widgets.text("dedupe_window_days", "1")
 
 # COMMAND ----------
 
-from streaming_pipeline.run_log import run_task
-from streaming_pipeline.settings import Settings
-from streaming_pipeline.silver import cleanse_bronze_to_silver
+from streaming_pipeline.core.run_log import run_task
+from streaming_pipeline.core.settings import Settings
+from streaming_pipeline.silver.cleanse import cleanse_bronze_to_silver
 
 settings = Settings.from_notebook(dbutils)
 result = run_task("02_bronze_to_silver_cleanse", cleanse_bronze_to_silver, spark, settings)

@@ -45,9 +45,9 @@ dbutils.widgets.text("repeated_limit_pct", "20")
 
 # COMMAND ----------
 
+from streaming_pipeline.core.run_log import run_task
+from streaming_pipeline.core.settings import Settings
 from streaming_pipeline.monitoring.monitor import monitor_silver_events
-from streaming_pipeline.run_log import run_task
-from streaming_pipeline.settings import Settings
 
 settings = Settings.from_notebook(dbutils, secrets="KAFKA_")
 result = run_task("03_monitor_silver_events", monitor_silver_events, spark, settings)

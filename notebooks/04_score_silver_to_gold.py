@@ -30,9 +30,9 @@ dbutils.widgets.text("model_name", "iforest_silver_anomaly_detector")
 
 # COMMAND ----------
 
-from streaming_pipeline.gold import score_silver_to_gold
-from streaming_pipeline.run_log import run_task
-from streaming_pipeline.settings import Settings
+from streaming_pipeline.core.run_log import run_task
+from streaming_pipeline.core.settings import Settings
+from streaming_pipeline.gold.score import score_silver_to_gold
 
 settings = Settings.from_notebook(dbutils)
 result = run_task("04_score_silver_to_gold", score_silver_to_gold, spark, settings)

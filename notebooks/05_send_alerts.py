@@ -38,8 +38,8 @@ import json
 from functools import partial
 
 from streaming_pipeline.alerts.send import fail_if_something_is_wrong, run_link, send_alerts
-from streaming_pipeline.run_log import run_task
-from streaming_pipeline.settings import Settings, read_secrets
+from streaming_pipeline.core.run_log import run_task
+from streaming_pipeline.core.settings import Settings, read_secrets
 
 # It must tell of a failure though that was a parameter of another task, or a scope that cannot be read.
 settings = Settings.from_notebook(dbutils, only=("catalog", "schema", "config_dir", "runs_dir", "run_id", "secret_scope"))

@@ -8,19 +8,28 @@ import importlib.util
 import os
 import subprocess
 import sys
+import tomllib
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 if importlib.util.find_spec("streaming_pipeline") is None:
-    here = os.getcwd()
-    while not os.path.isdir(os.path.join(here, "src", "streaming_pipeline")):
-        if here == os.path.dirname(here):
-            raise ModuleNotFoundError("streaming_pipeline: attach the bundle's wheel, or open this notebook inside the bundle's folder")
-        here = os.path.dirname(here)
+    # Beside the working folder, a workspace puts a notebook's folder on the import path.
+    begins = [Path(folder).resolve() for folder in (os.getcwd(), *sys.path)]
+    bundle = next(
+        (folder for begin in begins for folder in (begin, *begin.parents) if (folder / "src" / "streaming_pipeline").is_dir()), None
+    )
+    if bundle is None:
+        raise ModuleNotFoundError("streaming_pipeline: attach the bundle's wheel, or open this notebook inside the bundle's folder")
+    sys.path.insert(0, str(bundle / "src"))
     # What the wheel would have brought along.
-    needed = {"confluent_kafka": "confluent-kafka>=2.6,<3", "dotenv": "python-dotenv>=1.0,<2", "yaml": "pyyaml>=6.0,<7"}
-    lacking = [requirement for module, requirement in needed.items() if importlib.util.find_spec(module) is None]
+    lacking = []
+    for requirement in tomllib.loads((bundle / "pyproject.toml").read_text())["project"]["dependencies"]:
+        try:
+            version(requirement.partition(">")[0])
+        except PackageNotFoundError:
+            lacking.append(requirement)
     if lacking:
         subprocess.check_call([sys.executable, "-m", "pip", "install", "-q", *lacking])
-    sys.path.insert(0, os.path.join(here, "src"))
 
     from pyspark import cloudpickle
 

@@ -42,10 +42,10 @@ dbutils.widgets.text("dry_run", "false")
 
 from functools import partial
 
-from streaming_pipeline.backfill import backfill_bronze
-from streaming_pipeline.errors import UsageError
-from streaming_pipeline.run_log import run_task
-from streaming_pipeline.settings import Settings, parse_flag, parse_time
+from streaming_pipeline.bronze.backfill import backfill_bronze
+from streaming_pipeline.core.errors import UsageError
+from streaming_pipeline.core.run_log import run_task
+from streaming_pipeline.core.settings import Settings, parse_flag, parse_time
 
 settings = Settings.from_notebook(dbutils, besides=("from_time", "dry_run"), secrets="KAFKA_")
 since = parse_time("from_time", dbutils.widgets.get("from_time"))

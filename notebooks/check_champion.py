@@ -21,8 +21,8 @@ dbutils.widgets.text("model_name", "iforest_silver_anomaly_detector")
 
 # COMMAND ----------
 
-from streaming_pipeline.model.registry import champion_version
-from streaming_pipeline.settings import Settings
+from streaming_pipeline.core.settings import Settings
+from streaming_pipeline.gold.registry import champion_version
 
 settings = Settings.from_notebook(dbutils)
 version = champion_version(settings)

@@ -26,9 +26,9 @@ dbutils.widgets.text("run_id", "by-hand")
 
 # COMMAND ----------
 
+from streaming_pipeline.core.run_log import run_task
+from streaming_pipeline.core.settings import Settings
 from streaming_pipeline.maintenance import maintain_tables
-from streaming_pipeline.run_log import run_task
-from streaming_pipeline.settings import Settings
 
 settings = Settings.from_notebook(dbutils)
 result = run_task("maintain_tables", maintain_tables, spark, settings)

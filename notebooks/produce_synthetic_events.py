@@ -25,9 +25,9 @@ dbutils.widgets.text("seed", "0")
 
 # COMMAND ----------
 
-from streaming_pipeline import synthetic
-from streaming_pipeline.producer import produce
-from streaming_pipeline.settings import Settings
+from streaming_pipeline.core.settings import Settings
+from streaming_pipeline.events import synthetic
+from streaming_pipeline.events.producer import produce
 
 settings = Settings.from_notebook(dbutils, besides=("count", "seed"), secrets="KAFKA_")
 events = synthetic.generate(int(dbutils.widgets.get("count")), seed=int(dbutils.widgets.get("seed")))

@@ -38,9 +38,9 @@ dbutils.widgets.text("dry_run", "false")
 
 from functools import partial
 
-from streaming_pipeline.replay import Choice, replay_quarantine
-from streaming_pipeline.run_log import run_task
-from streaming_pipeline.settings import Settings, parse_flag
+from streaming_pipeline.core.run_log import run_task
+from streaming_pipeline.core.settings import Settings, parse_flag
+from streaming_pipeline.silver.replay import Choice, replay_quarantine
 
 own = ("reason", "from_time", "until_time", "dry_run")
 settings = Settings.from_notebook(dbutils, besides=own)

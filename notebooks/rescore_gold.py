@@ -36,9 +36,9 @@ dbutils.widgets.text("version", "")
 
 from functools import partial
 
-from streaming_pipeline.rescore import Choice, rescore_gold
-from streaming_pipeline.run_log import run_task
-from streaming_pipeline.settings import Settings
+from streaming_pipeline.core.run_log import run_task
+from streaming_pipeline.core.settings import Settings
+from streaming_pipeline.gold.rescore import Choice, rescore_gold
 
 OWN = ("from_time", "until_time", "version")
 settings = Settings.from_notebook(dbutils, besides=OWN)

@@ -26,8 +26,8 @@ dbutils.widgets.text("run_id", "by-hand")
 # COMMAND ----------
 
 from streaming_pipeline.alerts.outbox import resend
-from streaming_pipeline.run_log import run_task
-from streaming_pipeline.settings import Settings
+from streaming_pipeline.core.run_log import run_task
+from streaming_pipeline.core.settings import Settings
 
 settings = Settings.from_notebook(dbutils)
 result = run_task("resend_alerts", resend, spark, settings)

@@ -38,9 +38,9 @@ dbutils.widgets.text("until_time", "")
 
 from functools import partial
 
+from streaming_pipeline.core.run_log import run_task
+from streaming_pipeline.core.settings import Settings
 from streaming_pipeline.monitoring.baseline import Choice, set_baseline
-from streaming_pipeline.run_log import run_task
-from streaming_pipeline.settings import Settings
 
 OWN = ("name", "from_time", "until_time")
 settings = Settings.from_notebook(dbutils, besides=OWN)

@@ -30,9 +30,9 @@ dbutils.widgets.text("version", "")
 
 # COMMAND ----------
 
-from streaming_pipeline.model.registry import set_champion, versions
-from streaming_pipeline.run_log import run_task
-from streaming_pipeline.settings import Settings
+from streaming_pipeline.core.run_log import run_task
+from streaming_pipeline.core.settings import Settings
+from streaming_pipeline.gold.registry import set_champion, versions
 
 settings = Settings.from_notebook(dbutils, besides=("version",))
 version = dbutils.widgets.get("version")

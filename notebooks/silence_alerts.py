@@ -32,8 +32,8 @@ dbutils.widgets.text("duration", "4h")
 from functools import partial
 
 from streaming_pipeline.alerts.silence import parse_for, silence
-from streaming_pipeline.run_log import run_task
-from streaming_pipeline.settings import Settings
+from streaming_pipeline.core.run_log import run_task
+from streaming_pipeline.core.settings import Settings
 
 settings = Settings.from_notebook(dbutils, besides=("rule", "duration"))
 order = {"rule": dbutils.widgets.get("rule"), "duration": parse_for(dbutils.widgets.get("duration"))}

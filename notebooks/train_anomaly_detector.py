@@ -34,9 +34,9 @@ dbutils.widgets.text("contamination", "0.001")
 
 # COMMAND ----------
 
-from streaming_pipeline.model.training import train
-from streaming_pipeline.run_log import run_task
-from streaming_pipeline.settings import Settings
+from streaming_pipeline.core.run_log import run_task
+from streaming_pipeline.core.settings import Settings
+from streaming_pipeline.gold.training import train
 
 settings = Settings.from_notebook(dbutils)
 result = run_task("train_anomaly_detector", train, spark, settings)

@@ -6,10 +6,10 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from streaming_pipeline import tables
-from streaming_pipeline.bronze import to_bronze
-from streaming_pipeline.contract import Contract, load_contract
-from streaming_pipeline.settings import Settings
+from streaming_pipeline.bronze.ingest import to_bronze
+from streaming_pipeline.core import tables
+from streaming_pipeline.core.contract import Contract, load_contract
+from streaming_pipeline.core.settings import Settings
 
 T0 = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
 KAFKA_SCHEMA = "key binary, value binary, topic string, partition int, offset bigint, timestamp timestamp, timestampType int"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from bench import QUICK_START, TINY_TABLES
 
-from streaming_pipeline.settings import KafkaSettings, Settings
+from streaming_pipeline.core.settings import KafkaSettings, Settings
 
 ROOT = Path(__file__).parents[1]
 
@@ -23,7 +23,7 @@ def home(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def spark(home):
     """The local Spark session, as the runner starts it."""
-    from streaming_pipeline.local.spark import start_session
+    from laptop.services.spark import start_session
 
     # What a laptop sets is tested by the jobs that tests start as processes of their own.
     with pytest.MonkeyPatch.context() as environment:
@@ -37,7 +37,7 @@ def spark(home):
 @pytest.fixture(scope="session")
 def broker(home):
     """A running local broker."""
-    from streaming_pipeline.local.broker import Broker
+    from laptop.services.broker import Broker
 
     broker = Broker(home)
     broker.start(owned=True)
@@ -48,7 +48,7 @@ def broker(home):
 @pytest.fixture(scope="session")
 def mailbox(broker, home):
     """A mail server's mailbox, and the SMTP_ settings that reach it."""
-    from streaming_pipeline.local.mailbox import running_mailbox
+    from laptop.services.mailbox import running_mailbox
 
     with running_mailbox(broker.certificates, home / "mail") as (box, secrets):
         yield box, secrets

@@ -7,7 +7,7 @@ from typing import Any
 
 from pyspark.sql import SparkSession
 
-from streaming_pipeline.local.bundle import load_bundle
+from laptop.bundle.load import load_bundle
 
 ROOT = Path(__file__).resolve().parents[1]
 

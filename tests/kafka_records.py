@@ -3,7 +3,7 @@
 from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource
 
-from streaming_pipeline.kafka import client_config, topic_offsets
+from streaming_pipeline.kafka.connection import client_config, topic_offsets
 
 
 def send(settings, count):

@@ -11,8 +11,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from streaming_pipeline.kafka import spark_options
-from streaming_pipeline.settings import KafkaSettings
+from streaming_pipeline.core.settings import KafkaSettings
+from streaming_pipeline.kafka.connection import spark_options
 
 _COMPRESSED = {".zstd": "zstd", ".zst": "zstd", ".gz": "gzip"}
 

@@ -17,7 +17,7 @@ import pandas as pd
 import pytest
 from pyspark.sql import Row
 
-from streaming_pipeline import tables
+from laptop.services.mailbox import running_mailbox
 from streaming_pipeline.alerts import deliver as delivery
 from streaming_pipeline.alerts import findings, outbox
 from streaming_pipeline.alerts.deliver import MAX_ATTEMPTS, Journal, Outcome, Refused, Temporary, deliver
@@ -30,10 +30,10 @@ from streaming_pipeline.alerts.send import fail_if_something_is_wrong, run_link,
 from streaming_pipeline.alerts.silence import parse_for, silence
 from streaming_pipeline.alerts.smtp import MailServer, SmtpSettings
 from streaming_pipeline.alerts.webhook import check_url, post
-from streaming_pipeline.errors import PipelineError, UsageError
-from streaming_pipeline.local.mailbox import running_mailbox
+from streaming_pipeline.core import tables
+from streaming_pipeline.core.errors import PipelineError, UsageError
+from streaming_pipeline.core.settings import Settings
 from streaming_pipeline.queries import query
-from streaming_pipeline.settings import Settings
 
 ROOT = Path(__file__).parents[1]
 SHIPPED = ROOT / "config" / "alert_rules.yml"

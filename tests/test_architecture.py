@@ -4,69 +4,78 @@ import ast
 import re
 from pathlib import Path
 
-import pytest
 from bronze_rows import shipped_contract
 
-from streaming_pipeline.contract import RESERVED
-from streaming_pipeline.tables import all_tables
+from streaming_pipeline.core.contract import RESERVED
+from streaming_pipeline.core.tables import all_tables
 
-SOURCE = Path(__file__).parents[1] / "src" / "streaming_pipeline"
+SOURCE = Path(__file__).parents[1] / "src"
 MODULES = sorted(SOURCE.rglob("*.py"))
-# What stands below the stages; none of it may know a stage.
-BELOW = {
-    "errors",
-    "foreign_text",
-    "wording",
-    "at_once",
-    "csv_series",
-    "settings",
-    "config_files",
-    "json_files",
-    "contract",
-    "patterns",
-    "rules",
-    "coordinates",
-    "prices",
-    "tables",
-    "kafka",
-    "pem",
-    "streams",
-    "run_log",
-    "losses",
-    "synthetic",
-    "spoilt_payloads",
-    "producer",
-    "consumer",
-    "queries",
-    "detectors",
-}
-STAGES = {"backtest", "bronze", "silver", "gold", "monitoring", "model", "alerts", "maintenance", "replay", "backfill", "rescore"}
+UTILITIES = {f"streaming_pipeline.core.{name}" for name in ("errors", "config_files", "foreign_text", "wording")}
+
+
+def module(file: Path) -> str:
+    """`streaming_pipeline.core.tables` for its file."""
+    return ".".join(file.relative_to(SOURCE).with_suffix("").parts).removesuffix(".__init__")
+
+
+def folder(name: str) -> str:
+    """A module's folder, as `streaming_pipeline.core`; a module that lies in none is its own."""
+    return ".".join(name.split(".")[:2])
 
 
 def imports(file: Path) -> set[str]:
-    """The parts of our package that a module imports, at any depth, as `local` or `tables`."""
+    """The modules of ours that a module imports, at its head or within a function."""
+    known = {module(other) for other in MODULES}
     found = set()
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-        names = []
         if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
+            found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            names = [f"{node.module}.{alias.name}" for alias in node.names]
-        found |= {name.split(".")[1] for name in names if name.startswith("streaming_pipeline.")}
-    return found
+            found |= {name if (name := f"{node.module}.{alias.name}") in known else node.module for alias in node.names}
+    return found & known
 
 
-@pytest.mark.parametrize("file", MODULES, ids=lambda file: str(file.relative_to(SOURCE)))
-def test_imports_point_one_way(file):
-    part = file.relative_to(SOURCE).parts[0].removesuffix(".py")
-    assert part in BELOW | STAGES | {"local", "cli", "__init__"}
-    found = imports(file)
-    if part in BELOW:
-        assert found <= BELOW
-    elif part in STAGES:
-        assert found <= BELOW | STAGES
-    elif part == "local":
-        assert "cli" not in found
+IMPORTS = {module(file): imports(file) for file in MODULES}
+
+
+def circle(graph: dict[str, set[str]]) -> list[str]:
+    """The nodes of a graph that lie on a circle or behind one."""
+    left = {node: needed - {node} for node, needed in graph.items()}
+    while ready := {node for node, needed in left.items() if not needed & set(left)}:
+        left = {node: needed for node, needed in left.items() if node not in ready}
+    return sorted(left)
+
+
+def test_a_circle_is_found():
+    assert circle({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": set()}) == ["a", "b", "c"]
+
+
+def test_core_imports_no_other_folder():
+    for name, needed in IMPORTS.items():
+        if folder(name) == "streaming_pipeline.core":
+            assert {folder(other) for other in needed} <= {"streaming_pipeline.core"}, name
+
+
+def test_neither_modules_nor_folders_form_a_circle():
+    folders: dict[str, set[str]] = {}
+    for name, needed in IMPORTS.items():
+        folders.setdefault(folder(name), set()).update(folder(other) for other in needed)
+    assert circle(IMPORTS) == []
+    assert circle(folders) == []
+
+
+def test_what_a_cluster_gets_knows_nothing_of_a_laptop():
+    assert not [
+        name for name, needed in IMPORTS.items() if name.startswith("streaming_pipeline") and any(n.startswith("laptop") for n in needed)
+    ]
+
+
+def test_the_runner_of_bundles_knows_nothing_of_this_pipeline():
+    for name, needed in IMPORTS.items():
+        if folder(name) in ("laptop.bundle", "laptop.jobs"):
+            own = {"laptop", "laptop.bundle", "laptop.jobs", "laptop.interrupts"}
+            assert {other for other in needed if folder(other) not in own} <= UTILITIES, name
 
 
 def test_no_payload_is_read_by_sparks_functions_for_variants():

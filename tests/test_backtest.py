@@ -11,12 +11,12 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from sklearn.metrics import average_precision_score, f1_score, precision_score, recall_score, roc_auc_score
 
-from streaming_pipeline import backtest
-from streaming_pipeline.cli import main
-from streaming_pipeline.csv_series import Series, read_series
+from laptop.cli import main
+from streaming_pipeline.backtest import backtest
+from streaming_pipeline.backtest.csv_series import Series, read_series
+from streaming_pipeline.core.errors import PipelineError, UsageError
 from streaming_pipeline.detectors import DETECTORS, discord, ensemble, forecast, shift, textbook
 from streaming_pipeline.detectors.surprise import surprise
-from streaming_pipeline.errors import PipelineError, UsageError
 
 savefig = Figure.savefig
 DAY = 288  # rows of five minutes

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from streaming_pipeline.errors import PipelineError
-from streaming_pipeline.kafka import check_connection
-from streaming_pipeline.local import certificates, java
-from streaming_pipeline.local.broker import Broker, running_broker
-from streaming_pipeline.producer import LineRecords, produce
+from laptop.services import certificates, java
+from laptop.services.broker import Broker, running_broker
+from streaming_pipeline.core.errors import PipelineError
+from streaming_pipeline.events.producer import LineRecords, produce
+from streaming_pipeline.kafka.connection import check_connection
 
 ODD_PASSWORD = 'a"b\\c =:#!é,;'
 
@@ -35,7 +35,7 @@ def own_home(tmp_path_factory):
 
 def python(code, home, **more):
     """Another process that has `broker` and runs `code`."""
-    lines = f"import pathlib, sys\nfrom streaming_pipeline.local.broker import Broker\nbroker = Broker(pathlib.Path(sys.argv[1]))\n{code}"
+    lines = f"import pathlib, sys\nfrom laptop.services.broker import Broker\nbroker = Broker(pathlib.Path(sys.argv[1]))\n{code}"
     return subprocess.Popen([sys.executable, "-c", lines, str(home)], stdout=subprocess.PIPE, text=True, **more)
 
 
@@ -121,7 +121,7 @@ def test_a_command_that_is_asked_to_end_stops_the_broker_that_it_started(own_hom
     with running_broker(own_home) as broker:
         broker.create_topic("stream-input")
         produce(broker.kafka_settings("SSL", "stream-input"), LineRecords([b"{}"]))
-    line = [sys.executable, "-m", "streaming_pipeline.cli", "consume", "--follow", "--home", str(own_home)]
+    line = [sys.executable, "-m", "laptop.cli", "consume", "--follow", "--home", str(own_home)]
     follow = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1])
     assert follow.stdout.readline().endswith("{}\n")
     follow.terminate()

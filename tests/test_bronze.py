@@ -10,16 +10,16 @@ from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewPartitions, ResourceType
 from kafka_records import expire, send
 
-from streaming_pipeline import bronze
-from streaming_pipeline.bronze import stream_kafka_to_bronze
-from streaming_pipeline.errors import PipelineError
-from streaming_pipeline.kafka import TopicInfo, TopicOffsets, client_config, topic_offsets
-from streaming_pipeline.losses import refuse_or_record
+from streaming_pipeline.bronze import ingest as bronze
+from streaming_pipeline.bronze.ingest import stream_kafka_to_bronze
+from streaming_pipeline.bronze.losses import refuse_or_record
+from streaming_pipeline.core.errors import PipelineError
+from streaming_pipeline.core.settings import Settings
+from streaming_pipeline.events.producer import produce
+from streaming_pipeline.events.synthetic import Record
+from streaming_pipeline.kafka.connection import TopicInfo, TopicOffsets, client_config, topic_offsets
 from streaming_pipeline.monitoring.monitor import monitor_silver_events
-from streaming_pipeline.producer import produce
-from streaming_pipeline.settings import Settings
-from streaming_pipeline.silver import cleanse_bronze_to_silver
-from streaming_pipeline.synthetic import Record
+from streaming_pipeline.silver.cleanse import cleanse_bronze_to_silver
 
 
 def held(spark, settings):

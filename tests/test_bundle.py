@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from streaming_pipeline.errors import UsageError
-from streaming_pipeline.local.bundle import load_bundle
-from streaming_pipeline.local.bundle_yaml import place
+from laptop.bundle.load import load_bundle
+from laptop.bundle.yaml_files import place
+from streaming_pipeline.core.errors import UsageError
 
 ROOT = Path(__file__).resolve().parents[1]
 PROD = {"service_principal": "00000000-0000-0000-0000-000000000001", "notification_email": "team@example.com", "operators": "on-call"}

@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from streaming_pipeline.local import charts
+from laptop.report import charts
 
 BEGAN = datetime(2026, 3, 1)
 HOURS = [BEGAN + timedelta(hours=n) for n in range(10)]

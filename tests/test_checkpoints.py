@@ -11,16 +11,16 @@ from bronze_rows import append_to_bronze, event
 from kafka_records import put, send
 from pyspark.sql import functions as F
 
-from streaming_pipeline import kafka
-from streaming_pipeline.backfill import backfill_bronze
-from streaming_pipeline.bronze import beginning, bronze_checkpoint, starting_offsets, stream_kafka_to_bronze
-from streaming_pipeline.errors import PipelineError
-from streaming_pipeline.kafka import topic_offsets
-from streaming_pipeline.local.bundle import load_bundle
-from streaming_pipeline.local.job import prepare_mlflow
+from laptop.bundle.load import load_bundle
+from laptop.run import prepare_mlflow
+from streaming_pipeline.bronze.backfill import backfill_bronze
+from streaming_pipeline.bronze.ingest import beginning, bronze_checkpoint, starting_offsets, stream_kafka_to_bronze
+from streaming_pipeline.core.errors import PipelineError
+from streaming_pipeline.core.streams import DamagedCheckpoint, progress
+from streaming_pipeline.kafka import connection as kafka
+from streaming_pipeline.kafka.connection import topic_offsets
 from streaming_pipeline.monitoring.monitor import monitor_silver_events
-from streaming_pipeline.silver import cleanse_bronze_to_silver
-from streaming_pipeline.streams import DamagedCheckpoint, progress
+from streaming_pipeline.silver.cleanse import cleanse_bronze_to_silver
 
 ROOT = Path(__file__).parents[1]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from streaming_pipeline.cli import _parser, main
+from laptop.cli import _parser, main
 
 ROOT = Path(__file__).parents[1]
 
@@ -171,7 +171,7 @@ def test_produce_that_is_interrupted_before_it_sends_says_so(tmp_path, capsys, m
 
     for key, value in {"BOOTSTRAP_SERVERS": "127.0.0.1:1", "SECURITY_PROTOCOL": "SASL_SSL", "API_KEY": "k", "API_SECRET": "s"}.items():
         monkeypatch.setenv(f"KAFKA_{key}", value)
-    monkeypatch.setattr("streaming_pipeline.synthetic.generate", press)
+    monkeypatch.setattr("streaming_pipeline.events.synthetic.generate", press)
     assert main(["produce", "--home", str(tmp_path)]) == 130
     assert capsys.readouterr().err == "Stopped. 0 records were delivered.\n"
 
@@ -242,7 +242,7 @@ def test_a_full_disk_is_named(monkeypatch, capsys):
     def write(*_):
         raise OSError(errno.ENOSPC, "No space left on device", "lines.jsonl")
 
-    monkeypatch.setattr("streaming_pipeline.cli._contract", write)
+    monkeypatch.setattr("laptop.cli._contract", write)
     assert main(["contract", "check", "--file", "lines.jsonl"]) == 1
     assert capsys.readouterr().err == "A disk or folder cannot be used: [Errno 28] No space left on device: 'lines.jsonl'.\n"
 
@@ -256,7 +256,7 @@ def test_a_store_of_models_that_cannot_be_used_is_named(tmp_path, capsys):
 
 
 def test_too_little_memory_is_one_sentence(tmp_path):
-    command = f"ulimit -v 150000; exec {sys.executable} -m streaming_pipeline.cli doctor --home {tmp_path}"
+    command = f"ulimit -v 150000; exec {sys.executable} -m laptop.cli doctor --home {tmp_path}"
     ended = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
     assert (ended.returncode, ended.stdout) == (1, "")
     assert ended.stderr == "There is not enough memory for this: `ulimit -v` gives each process 150,000 kB, let it have more.\n"

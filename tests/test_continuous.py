@@ -11,17 +11,17 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from streaming_pipeline.errors import PipelineError
-from streaming_pipeline.local import continuous
-from streaming_pipeline.local.continuous import Figures, run_continuously
-from streaming_pipeline.producer import produce
-from streaming_pipeline.settings import KafkaSettings
-from streaming_pipeline.synthetic import Record
+from laptop import continuous
+from laptop.continuous import Figures, run_continuously
+from streaming_pipeline.core.errors import PipelineError
+from streaming_pipeline.core.settings import KafkaSettings
+from streaming_pipeline.events.producer import produce
+from streaming_pipeline.events.synthetic import Record
 
 INGEST, CLEANSE, TELL = "01_stream_kafka_to_bronze", "02_bronze_to_silver_cleanse", "05_send_alerts"
 NUMBER = "from pathlib import Path\nrun = int(Path('runs').read_text()) if Path('runs').exists() else 0\n"
 CTRL_C = "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n"
-WRONG = "from streaming_pipeline.errors import PipelineError\nraise PipelineError('broken on purpose')\n"
+WRONG = "from streaming_pipeline.core.errors import PipelineError\nraise PipelineError('broken on purpose')\n"
 
 
 def in_run(number: int, code: str) -> str:

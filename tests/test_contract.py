@@ -7,9 +7,9 @@ import pytest
 import yaml
 from bronze_rows import shipped_contract
 
-from streaming_pipeline import contract
-from streaming_pipeline.contract import load_contract, parse_contract
-from streaming_pipeline.errors import UsageError
+from streaming_pipeline.core import contract
+from streaming_pipeline.core.contract import load_contract, parse_contract
+from streaming_pipeline.core.errors import UsageError
 
 SHIPPED = Path(__file__).parents[1] / "config" / "event_contract.yml"
 

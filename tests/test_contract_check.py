@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from bronze_rows import shipped_contract
 
-from streaming_pipeline.cli import main
-from streaming_pipeline.contract import load_contract
-from streaming_pipeline.errors import UsageError
-from streaming_pipeline.local import contract_check
-from streaming_pipeline.local.contract_check import Checked, check_file, report
+from laptop import contract_check
+from laptop.cli import main
+from laptop.contract_check import Checked, check_file, report
+from streaming_pipeline.core.contract import load_contract
+from streaming_pipeline.core.errors import UsageError
 
 SENSORS = Path(__file__).parents[1] / "examples" / "sensors"
 

@@ -10,11 +10,11 @@ import yaml
 from bronze_rows import T0
 from pyspark.sql import functions as F
 
-from streaming_pipeline import tables
-from streaming_pipeline.errors import UsageError
-from streaming_pipeline.prices import load_prices, parse_prices
+from streaming_pipeline.core import tables
+from streaming_pipeline.core.errors import UsageError
+from streaming_pipeline.core.prices import load_prices, parse_prices
+from streaming_pipeline.core.run_log import run_task
 from streaming_pipeline.queries import query
-from streaming_pipeline.run_log import run_task
 
 ROOT = Path(__file__).parents[1]
 SHIPPED = ROOT / "config" / "prices.yml"

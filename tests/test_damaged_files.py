@@ -8,10 +8,10 @@ import os
 
 import pytest
 
-from streaming_pipeline.json_files import MOST_BYTES, Damaged, read_json, set_aside
-from streaming_pipeline.local import jars
-from streaming_pipeline.local.event_log import jobs_within
-from streaming_pipeline.run_log import collect_steps, timed_step
+from laptop.jobs.event_log import jobs_within
+from laptop.services import jars
+from streaming_pipeline.core.json_files import MOST_BYTES, Damaged, read_json, set_aside
+from streaming_pipeline.core.run_log import collect_steps, timed_step
 
 
 def make(place, content):

@@ -6,12 +6,13 @@ from pathlib import Path
 import pytest
 from bronze_rows import append_to_bronze, event
 
-from streaming_pipeline.errors import PipelineError, damaged_table
-from streaming_pipeline.local.dbutils import DBUtils
-from streaming_pipeline.local.notebook import HEADER, run_notebook
-from streaming_pipeline.local.spark import register_tables
-from streaming_pipeline.local.sql import run_query
-from streaming_pipeline.silver import cleanse_bronze_to_silver
+from laptop.jobs.dbutils import DBUtils
+from laptop.jobs.notebook import run_notebook
+from laptop.jobs.notebook_source import HEADER
+from laptop.services.spark import register_tables
+from laptop.sql import run_query
+from streaming_pipeline.core.errors import PipelineError, damaged_table
+from streaming_pipeline.silver.cleanse import cleanse_bronze_to_silver
 
 CURE = 'docs/runbook.md says how, under "What a damaged table means".'
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from dashboard import alerts, dashboard, datasets, queries_of, tells, widgets
 
-from streaming_pipeline import tables
+from streaming_pipeline.core import tables
 from streaming_pipeline.queries import query
 
 ROOT = Path(__file__).resolve().parents[1]

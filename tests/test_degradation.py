@@ -9,7 +9,7 @@ import pytest
 from bronze_rows import shipped_contract
 from scipy import stats
 
-from streaming_pipeline import tables
+from streaming_pipeline.core import tables
 from streaming_pipeline.monitoring.degradation import ENOUGH_LOOKS, MOST_LOOKS, Figures, judge_figures
 from streaming_pipeline.monitoring.scores import Scores, judge_scores, reference
 

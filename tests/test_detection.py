@@ -13,19 +13,20 @@ from bronze_rows import DEEP, append_to_bronze, event, shipped_contract, with_fi
 from conftest import ROOT
 from pyspark.sql import functions as F
 
-from streaming_pipeline import synthetic, tables
 from streaming_pipeline.alerts.findings import read_looks
-from streaming_pipeline.contract import load_contract
+from streaming_pipeline.core import tables
+from streaming_pipeline.core.contract import load_contract
+from streaming_pipeline.core.errors import PipelineError, UsageError
+from streaming_pipeline.core.settings import Settings
 from streaming_pipeline.detectors import DETECTORS, bins
 from streaming_pipeline.detectors.summary import Summary
-from streaming_pipeline.errors import PipelineError, UsageError
+from streaming_pipeline.events import synthetic
 from streaming_pipeline.monitoring import baseline, detection, profile, schema
 from streaming_pipeline.monitoring.detection import Asked, ask, begin_look, detect
 from streaming_pipeline.monitoring.findings import Found, Look, write
 from streaming_pipeline.monitoring.state import State
 from streaming_pipeline.queries import query
-from streaming_pipeline.settings import Settings
-from streaming_pipeline.silver import cleanse_bronze_to_silver
+from streaming_pipeline.silver.cleanse import cleanse_bronze_to_silver
 
 START = datetime(2026, 3, 2, tzinfo=UTC)
 DAYS = 14

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from streaming_pipeline import synthetic
 from streaming_pipeline.detectors import DETECTORS, gap
 from streaming_pipeline.detectors.rhythm import Rhythm, residuals
 from streaming_pipeline.detectors.summary import Summary
+from streaming_pipeline.events import synthetic
 from streaming_pipeline.monitoring.arrivals import Watch
 
 EDGES = np.linspace(-3, 3, 61)

@@ -2,8 +2,8 @@
 
 from secret_search import Secrets
 
-from streaming_pipeline import cli
-from streaming_pipeline.local.doctor import examine
+from laptop import cli
+from laptop.doctor import examine
 
 
 def test_a_machine_that_can_run_everything_is_told_so(copied_bundle, home, broker, mailbox, monkeypatch):

@@ -5,13 +5,13 @@ from pathlib import Path
 
 from bronze_rows import append_to_bronze, event
 
-from streaming_pipeline.gold import Scored, score_silver_to_gold
-from streaming_pipeline.local.bundle import load_bundle
-from streaming_pipeline.local.job import prepare_mlflow
-from streaming_pipeline.model.registry import champion_version, versions
-from streaming_pipeline.model.training import train
+from laptop.bundle.load import load_bundle
+from laptop.run import prepare_mlflow
+from streaming_pipeline.gold.registry import champion_version, versions
+from streaming_pipeline.gold.score import Scored, score_silver_to_gold
+from streaming_pipeline.gold.training import train
 from streaming_pipeline.monitoring.monitor import monitor_silver_events
-from streaming_pipeline.silver import cleanse_bronze_to_silver
+from streaming_pipeline.silver.cleanse import cleanse_bronze_to_silver
 
 ROOT = Path(__file__).parents[1]
 

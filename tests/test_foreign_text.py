@@ -11,25 +11,24 @@ import pytest
 from bronze_rows import append_to_bronze, event
 from rich.console import Console
 
-from streaming_pipeline import cli
+from laptop import cli
+from laptop.jobs.notebook_page import notebook_page, pandas_table
+from laptop.jobs.records import CellError, JobRun, TaskRun
+from laptop.jobs.reporter import Reporter
+from laptop.jobs.run_page import write_run_page
+from laptop.report import charts
+from laptop.report.report import write_report
+from laptop.services.spark import _LOG4J
+from laptop.sql import render, run_query
 from streaming_pipeline.alerts.mail import compose, webhook_text
 from streaming_pipeline.alerts.outbox import Alert
 from streaming_pipeline.alerts.send import send_alerts
-from streaming_pipeline.errors import UsageError
-from streaming_pipeline.foreign_text import NAME, harmless
-from streaming_pipeline.local import charts
-from streaming_pipeline.local.notebook import CellError
-from streaming_pipeline.local.notebook_page import notebook_page, pandas_table
-from streaming_pipeline.local.report import write_report
-from streaming_pipeline.local.reporter import Reporter
-from streaming_pipeline.local.run_page import write_run_page
-from streaming_pipeline.local.runner import JobRun, TaskRun
-from streaming_pipeline.local.spark import _LOG4J
-from streaming_pipeline.local.sql import render, run_query
+from streaming_pipeline.core.errors import UsageError
+from streaming_pipeline.core.foreign_text import NAME, harmless
+from streaming_pipeline.events.producer import produce
+from streaming_pipeline.events.synthetic import Record
 from streaming_pipeline.monitoring.monitor import MonitorLog, monitor_silver_events
-from streaming_pipeline.producer import produce
-from streaming_pipeline.silver import cleanse_bronze_to_silver
-from streaming_pipeline.synthetic import Record
+from streaming_pipeline.silver.cleanse import cleanse_bronze_to_silver
 
 FORGED = "SUCCESS in 1.0 s"
 FOREIGN = f"y\n{FORGED}\x1b[2J\x9b1m\x07\u202egnp\u200b$\\frac{{$ <i>é"

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from streaming_pipeline.cli import main
-from streaming_pipeline.errors import UsageError
-from streaming_pipeline.local.doctor import examine
-from streaming_pipeline.local.job import config_settings
-from streaming_pipeline.local.models import laptop_settings
+from laptop.cli import main
+from laptop.doctor import examine
+from laptop.models import laptop_settings
+from laptop.run import config_settings
+from streaming_pipeline.core.errors import UsageError
 
 ROOT = Path(__file__).parents[1]
 SENSORS = ROOT / "examples" / "sensors" / "event_contract.yml"

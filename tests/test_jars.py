@@ -11,11 +11,11 @@ from pathlib import Path
 import pyspark
 import pytest
 
-from streaming_pipeline.errors import PipelineError
-from streaming_pipeline.local import jars
+from laptop.services import jars
+from streaming_pipeline.core.errors import PipelineError
 
 FETCH = """
-from streaming_pipeline.local import jars
+from laptop.services import jars
 jars.BROKER_COORDINATES = ("org.example:one:1.0",)
 print(*(jar.name for jar in jars.broker_jars()))
 """

@@ -13,10 +13,10 @@ import trustme
 from cjdk._cache import _key_for_url
 from cjdk._conf import _canonicalize_arch, _canonicalize_os
 
-from streaming_pipeline.errors import PipelineError
-from streaming_pipeline.local import java
+from laptop.services import java
+from streaming_pipeline.core.errors import PipelineError
 
-FIND = "import streaming_pipeline.local.java as java; java.USUAL_PLACES = (); print(java.java_home())"
+FIND = "import laptop.services.java as java; java.USUAL_PLACES = (); print(java.java_home())"
 
 
 def fake_java(home, version):
@@ -160,7 +160,7 @@ def test_the_cache_is_where_the_user_keeps_caches(tmp_path, monkeypatch):
 
 def start_spark(home, then, **environment):
     """Start a session in another process, and do something with it."""
-    needed = "import sys; from pathlib import Path; from streaming_pipeline.local.spark import start_session as start"
+    needed = "import sys; from pathlib import Path; from laptop.services.spark import start_session as start"
     command = [sys.executable, "-c", f"{needed}; home = Path(sys.argv[1]); {then}", home]
     return subprocess.run(command, env=os.environ | environment, capture_output=True, encoding="utf-8", check=False)
 

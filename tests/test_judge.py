@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from bronze_rows import KAFKA_SCHEMA, shipped_contract
 
-from streaming_pipeline import tables
-from streaming_pipeline.bronze import to_bronze
-from streaming_pipeline.errors import UsageError
-from streaming_pipeline.local.judge import Verdict, judge
-from streaming_pipeline.settings import Settings
-from streaming_pipeline.silver import cleanse_bronze_to_silver
-from streaming_pipeline.synthetic import FAULTS, generate, write_ground_truth
+from laptop.report.judge import Verdict, judge
+from streaming_pipeline.bronze.ingest import to_bronze
+from streaming_pipeline.core import tables
+from streaming_pipeline.core.errors import UsageError
+from streaming_pipeline.core.settings import Settings
+from streaming_pipeline.events.synthetic import FAULTS, generate, write_ground_truth
+from streaming_pipeline.silver.cleanse import cleanse_bronze_to_silver
 
 ROOT = Path(__file__).parents[1]
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

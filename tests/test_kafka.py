@@ -12,11 +12,10 @@ import trustme
 from confluent_kafka import Producer
 from cryptography.hazmat.primitives import serialization
 
-from streaming_pipeline import pem
-from streaming_pipeline.errors import PipelineError
-from streaming_pipeline.kafka import check_connection, client_config, spark_options, topic_offsets
-from streaming_pipeline.local.certificates import Certificates
-from streaming_pipeline.settings import KafkaSettings
+from laptop.services.certificates import Certificates
+from streaming_pipeline.core.errors import PipelineError
+from streaming_pipeline.core.settings import KafkaSettings
+from streaming_pipeline.kafka.connection import check_connection, client_config, pem, spark_options, topic_offsets
 
 SASL = KafkaSettings("broker:9092", "SASL_SSL", "events", api_key="key", api_secret='a"b\\c')
 

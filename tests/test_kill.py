@@ -6,9 +6,9 @@ import kill
 from bench import topic_records
 from test_pipeline import Pipeline
 
-from streaming_pipeline.local.spark import register_tables
-from streaming_pipeline.producer import produce
-from streaming_pipeline.synthetic import generate
+from laptop.services.spark import register_tables
+from streaming_pipeline.events.producer import produce
+from streaming_pipeline.events.synthetic import generate
 
 
 def test_after_three_kills_nothing_is_lost_and_nothing_is_there_twice(spark, home, broker, mailbox, tmp_path):

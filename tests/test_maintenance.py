@@ -4,7 +4,7 @@ from datetime import UTC, date, datetime, timedelta
 
 from bronze_rows import T0, shipped_contract
 
-from streaming_pipeline import tables
+from streaming_pipeline.core import tables
 from streaming_pipeline.maintenance import closed_dates, maintain_tables
 
 

@@ -10,10 +10,10 @@ from bronze_rows import shipped_contract
 from model import START, events
 from sklearn.metrics import average_precision_score
 
-from streaming_pipeline.contract import parse_contract
-from streaming_pipeline.errors import PipelineError, UsageError
-from streaming_pipeline.model import calibration, gate, inputs
-from streaming_pipeline.model.features import FEWEST, HOURS, EventFeatures, Usual
+from streaming_pipeline.core.contract import parse_contract
+from streaming_pipeline.core.errors import PipelineError, UsageError
+from streaming_pipeline.gold import calibration, gate, inputs
+from streaming_pipeline.gold.features import FEWEST, HOURS, EventFeatures, Usual
 
 SENSORS = Path(__file__).parents[1] / "examples" / "sensors" / "event_contract.yml"
 

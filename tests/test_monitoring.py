@@ -13,10 +13,10 @@ import pytest
 from bronze_rows import T0, append_to_bronze, event, shipped_contract, with_field
 from kafka_records import expire, send
 
-from streaming_pipeline import tables
-from streaming_pipeline.bronze import stream_kafka_to_bronze
-from streaming_pipeline.contract import load_contract
-from streaming_pipeline.coordinates import behind
+from streaming_pipeline.bronze.ingest import stream_kafka_to_bronze
+from streaming_pipeline.core import tables
+from streaming_pipeline.core.contract import load_contract
+from streaming_pipeline.core.coordinates import behind
 from streaming_pipeline.detectors.gap import Gap
 from streaming_pipeline.detectors.summary import Summary
 from streaming_pipeline.monitoring import baseline, conservation
@@ -31,7 +31,7 @@ from streaming_pipeline.monitoring.profile import ColumnProfile, Shape
 from streaming_pipeline.monitoring.schema import Known
 from streaming_pipeline.monitoring.scores import Scores
 from streaming_pipeline.monitoring.values import ColumnMemory
-from streaming_pipeline.silver import cleanse_bronze_to_silver
+from streaming_pipeline.silver.cleanse import cleanse_bronze_to_silver
 
 SCHEMA = "topic_id string, topic string, partition int, offset long"
 

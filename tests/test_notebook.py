@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from streaming_pipeline.errors import UsageError
-from streaming_pipeline.local.dbutils import DBUtils, redactor
-from streaming_pipeline.local.notebook import Cell, NotebookResult, check_notebook, parse_notebook, run_notebook
+from laptop.jobs.dbutils import DBUtils, redactor
+from laptop.jobs.notebook import run_notebook
+from laptop.jobs.notebook_source import Cell, check_notebook, parse_notebook
+from laptop.jobs.records import NotebookResult
+from streaming_pipeline.core.errors import UsageError
 
 CELL_BREAK = "\n\n# COMMAND ----------\n\n"
 
@@ -189,7 +191,7 @@ def test_a_failing_cell_stops_the_notebook_and_is_told_with_its_line(tmp_path):
 
 
 def test_a_users_mistake_is_told_by_its_message_alone(tmp_path):
-    result, page = run(tmp_path, "from streaming_pipeline.settings import Settings\nSettings.from_notebook(dbutils)")
+    result, page = run(tmp_path, "from streaming_pipeline.core.settings import Settings\nSettings.from_notebook(dbutils)")
     assert result.error.users_mistake
     assert result.error.message == result.error.details
     assert result.error.message.startswith("Parameter 'catalog' is empty")
@@ -197,10 +199,12 @@ def test_a_users_mistake_is_told_by_its_message_alone(tmp_path):
 
 
 def test_a_tracebacks_frames_are_the_notebooks_and_the_projects(tmp_path):
-    result, _ = run(tmp_path, "import json\nfrom streaming_pipeline.settings import Settings\nSettings(catalog='main', contamination='x')")
+    result, _ = run(
+        tmp_path, "import json\nfrom streaming_pipeline.core.settings import Settings\nSettings(catalog='main', contamination='x')"
+    )
     assert [line for line in result.error.details.splitlines() if "File" in line] == [
         '  File "notebooks/demo.py", line 4, in <module>',
-        next(line for line in result.error.details.splitlines() if '"streaming_pipeline/settings.py"' in line),
+        next(line for line in result.error.details.splitlines() if '"streaming_pipeline/core/settings.py"' in line),
     ]
 
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from streaming_pipeline.contract import LONGEST_MATCHED
-from streaming_pipeline.patterns import MOST_STEPS, most_steps
+from streaming_pipeline.core.contract import LONGEST_MATCHED
+from streaming_pipeline.core.patterns import MOST_STEPS, most_steps
 
 
 @pytest.mark.parametrize(

@@ -25,30 +25,30 @@ from playwright.sync_api import sync_playwright
 from rich.console import Console
 from secret_search import Secrets, key_lines
 
-from streaming_pipeline import synthetic
+from laptop import continuous
+from laptop.bundle.load import load_bundle
+from laptop.continuous import Figures, run_continuously
+from laptop.jobs.reporter import Reporter
+from laptop.jobs.run_page import EVENT_LOG
+from laptop.jobs.runner import run_job
+from laptop.models import laptop_settings
+from laptop.report.judge import judge
+from laptop.report.report import MOST_INCIDENTS, runbook_steps, write_report
+from laptop.run import MAIN_JOB, prepare_mlflow
+from laptop.services.certificates import Certificates
 from streaming_pipeline.alerts.findings import KINDS
 from streaming_pipeline.alerts.incidents import data_verdict, incidents, pipeline_verdict
-from streaming_pipeline.errors import PipelineError, UsageError
-from streaming_pipeline.gold import Scored, score_silver_to_gold
-from streaming_pipeline.kafka import topic_offsets
-from streaming_pipeline.local import continuous
-from streaming_pipeline.local.bundle import load_bundle
-from streaming_pipeline.local.certificates import Certificates
-from streaming_pipeline.local.continuous import Figures, run_continuously
-from streaming_pipeline.local.job import MAIN_JOB, prepare_mlflow
-from streaming_pipeline.local.judge import judge
-from streaming_pipeline.local.models import laptop_settings
-from streaming_pipeline.local.report import MOST_INCIDENTS, runbook_steps, write_report
-from streaming_pipeline.local.reporter import Reporter
-from streaming_pipeline.local.run_page import EVENT_LOG
-from streaming_pipeline.local.runner import run_job
-from streaming_pipeline.model import gate
-from streaming_pipeline.model.registry import CHAMPION, SKLEARN_TAG, champion_version, load_champion, load_version, set_champion, versions
-from streaming_pipeline.model.training import train
-from streaming_pipeline.producer import LineRecords, produce
+from streaming_pipeline.core.errors import PipelineError, UsageError
+from streaming_pipeline.core.settings import PLAIN_KEYS, Settings
+from streaming_pipeline.core.streams import READ_AGAIN
+from streaming_pipeline.events import synthetic
+from streaming_pipeline.events.producer import LineRecords, produce
+from streaming_pipeline.gold import gate
+from streaming_pipeline.gold.registry import CHAMPION, SKLEARN_TAG, champion_version, load_champion, load_version, set_champion, versions
+from streaming_pipeline.gold.score import Scored, score_silver_to_gold
+from streaming_pipeline.gold.training import train
+from streaming_pipeline.kafka.connection import topic_offsets
 from streaming_pipeline.queries import query
-from streaming_pipeline.settings import Settings
-from streaming_pipeline.streams import READ_AGAIN
 
 ROOT = Path(__file__).parents[1]
 SENSORS = ROOT / "examples" / "sensors"
@@ -94,6 +94,7 @@ class Pipeline:
             parameters={**{name: value for name, value in self.parameters.items() if name in declared}, **parameters},
             spark_for_task=lambda _: self.spark.newSession(),
             secrets=self.secrets,
+            plain=PLAIN_KEYS,
             run_dir=self.folder / "runs" / run_id,
             run_id=run_id,
             reporter=Reporter(self.console),
@@ -114,7 +115,7 @@ class Command:
     """The command line at work in a process of its own, in the project's folder, while this process goes on."""
 
     def __init__(self, *arguments, **environment):
-        line = [sys.executable, "-m", "streaming_pipeline.cli", *arguments]
+        line = [sys.executable, "-m", "laptop.cli", *arguments]
         options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": ROOT}
         self.process = subprocess.Popen(line, env={**os.environ, **QUICK_START, **environment}, **options)
         self._said: tuple[str, str] | None = None

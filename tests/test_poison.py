@@ -8,13 +8,13 @@ from bronze_rows import event
 from confluent_kafka import Producer
 from kafka_records import let_any_time_in, put
 
-from streaming_pipeline import cli
-from streaming_pipeline.bronze import stream_kafka_to_bronze
-from streaming_pipeline.kafka import client_config
-from streaming_pipeline.local.notebook_page import spark_table
-from streaming_pipeline.local.report import write_report
+from laptop import cli
+from laptop.jobs.notebook_page import spark_table
+from laptop.report.report import write_report
+from streaming_pipeline.bronze.ingest import stream_kafka_to_bronze
+from streaming_pipeline.kafka.connection import client_config
 from streaming_pipeline.monitoring.monitor import monitor_silver_events
-from streaming_pipeline.silver import cleanse_bronze_to_silver
+from streaming_pipeline.silver.cleanse import cleanse_bronze_to_silver
 
 COUNT = 10_000
 CODES = {

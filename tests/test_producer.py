@@ -8,11 +8,11 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from streaming_pipeline.cli import main
-from streaming_pipeline.consumer import consume
-from streaming_pipeline.errors import PipelineError, UsageError
-from streaming_pipeline.producer import MOST_BYTES, LineRecords, ProduceReport, lines_of, produce
-from streaming_pipeline.synthetic import Record, generate
+from laptop.cli import main
+from streaming_pipeline.core.errors import PipelineError, UsageError
+from streaming_pipeline.events.consumer import consume
+from streaming_pipeline.events.producer import MOST_BYTES, LineRecords, ProduceReport, lines_of, produce
+from streaming_pipeline.events.synthetic import Record, generate
 
 START = datetime(2025, 4, 1, tzinfo=UTC)
 

@@ -6,16 +6,16 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from bronze_rows import T0, append_to_bronze, event, with_contract
 
-from streaming_pipeline import tables
-from streaming_pipeline.backfill import backfill_bronze, portions
-from streaming_pipeline.bronze import stream_kafka_to_bronze
-from streaming_pipeline.errors import UsageError
-from streaming_pipeline.kafka import topic_offsets
+from streaming_pipeline.bronze.backfill import backfill_bronze, portions
+from streaming_pipeline.bronze.ingest import stream_kafka_to_bronze
+from streaming_pipeline.core import tables
+from streaming_pipeline.core.errors import UsageError
+from streaming_pipeline.events.producer import produce
+from streaming_pipeline.events.synthetic import Record
+from streaming_pipeline.kafka.connection import topic_offsets
 from streaming_pipeline.monitoring.monitor import monitor_silver_events
-from streaming_pipeline.producer import produce
-from streaming_pipeline.replay import Choice, replay_quarantine
-from streaming_pipeline.silver import cleanse_bronze_to_silver
-from streaming_pipeline.synthetic import Record
+from streaming_pipeline.silver.cleanse import cleanse_bronze_to_silver
+from streaming_pipeline.silver.replay import Choice, replay_quarantine
 
 ALL = Choice()
 
@@ -110,7 +110,7 @@ def test_a_replay_that_stopped_between_two_writes_is_finished_by_the_next(
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         if stopped_before == "MERGE":
-            patched.setattr("streaming_pipeline.replay._resolve", crash)
+            patched.setattr("streaming_pipeline.silver.replay._resolve", crash)
         else:
             patched.setattr(tables, "append", crash)
         replay_quarantine(spark, allow_refunds, ALL)

@@ -12,9 +12,9 @@ from databricks.sdk.service.jobs import JobSettings
 from databricks.sdk.service.sql import AlertV2
 from dotenv import dotenv_values
 
-from streaming_pipeline.local.bundle import Bundle, load_bundle
-from streaming_pipeline.local.bundle_keys import KEYS
-from streaming_pipeline.settings import SECRET_KEYS, KafkaSettings, Settings
+from laptop.bundle.keys import KEYS
+from laptop.bundle.load import Bundle, load_bundle
+from streaming_pipeline.core.settings import SECRET_KEYS, KafkaSettings, Settings
 
 ROOT = Path(__file__).resolve().parents[1]
 PRODUCTION = ("prod", "prod_serverless")

@@ -12,12 +12,13 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
-from streaming_pipeline.errors import UsageError
-from streaming_pipeline.local import runner
-from streaming_pipeline.local.bundle import Bundle
-from streaming_pipeline.local.job_graph import compare, decide
-from streaming_pipeline.local.reporter import Reporter
-from streaming_pipeline.local.runner import JobRun, run_job
+from laptop.bundle.load import Bundle
+from laptop.jobs import runner
+from laptop.jobs.graph import compare, decide
+from laptop.jobs.records import JobRun
+from laptop.jobs.reporter import Reporter
+from laptop.jobs.runner import run_job
+from streaming_pipeline.core.errors import UsageError
 
 ROOT = Path(__file__).parents[1]
 STUB_SPARK = SimpleNamespace(streams=SimpleNamespace(active=[]))
@@ -394,7 +395,7 @@ while True:
 
 def test_a_task_that_heeds_no_interrupt_ends_with_the_process_and_its_page_says_so(tmp_path):
     code = (
-        "from pathlib import Path\nfrom streaming_pipeline.local import runner\nfrom test_runner import DEAF, Bench\n"
+        "from pathlib import Path\nfrom laptop.jobs import runner\nfrom test_runner import DEAF, Bench\n"
         f"runner.GRACE_SECONDS = -58  # two seconds after the start\nbench = Bench(Path({str(tmp_path)!r}))\n"
         "bench.job({**bench.notebook('a', DEAF), 'timeout_seconds': 60}, bench.notebook('b'))\nbench.run()"
     )
@@ -548,7 +549,7 @@ def test_a_pipe_gets_a_line_for_each_task_and_the_failing_cell(bench):
 
 
 def test_of_a_users_mistake_only_the_message_is_printed(bench):
-    mistake = "from streaming_pipeline.errors import PipelineError\nraise PipelineError('KAFKA_TOPIC: there is none.')"
+    mistake = "from streaming_pipeline.core.errors import PipelineError\nraise PipelineError('KAFKA_TOPIC: there is none.')"
     bench.job(bench.notebook("a", mistake))
     bench.run()
     lines = [re.sub(r"\d+\.\d s", "_ s", line).rstrip() for line in bench.printed.getvalue().splitlines()]

@@ -17,10 +17,11 @@ import trustme
 from rich.console import Console
 from secret_search import Secrets
 
-from streaming_pipeline.local.bundle import Bundle
-from streaming_pipeline.local.certificates import Certificates
-from streaming_pipeline.local.reporter import Reporter
-from streaming_pipeline.local.runner import run_job
+from laptop.bundle.load import Bundle
+from laptop.jobs.reporter import Reporter
+from laptop.jobs.runner import run_job
+from laptop.services.certificates import Certificates
+from streaming_pipeline.core.settings import PLAIN_KEYS
 
 API_VERSIONS = (18, 0, b"")
 SASL_FAILED = 58
@@ -141,8 +142,8 @@ def test_the_search_for_secrets_finds_them_in_whatever_form_a_run_writes(tmp_pat
 CARELESS = """\
 import logging
 from dataclasses import asdict, replace
-from streaming_pipeline.kafka import client_config, spark_options
-from streaming_pipeline.settings import Settings
+from streaming_pipeline.kafka.connection import client_config, spark_options
+from streaming_pipeline.core.settings import Settings
 
 dbutils.widgets.text("catalog", "spark_catalog")
 dbutils.widgets.text("secret_scope", "any")
@@ -187,6 +188,7 @@ def test_a_notebook_that_shows_all_it_has_and_fails_shows_no_secret(broker, home
         parameters={},
         spark_for_task=lambda _: spark.newSession(),
         secrets=own,
+        plain=PLAIN_KEYS,
         run_dir=run_dir,
         run_id="1",
         reporter=Reporter(console),
@@ -204,7 +206,7 @@ def test_a_notebook_that_shows_all_it_has_and_fails_shows_no_secret(broker, home
 LISTENING = """
 import sys
 from pathlib import Path
-from streaming_pipeline.local.spark import start_session
+from laptop.services.spark import start_session
 start_session(Path(sys.argv[1]), connect=True).range(1).count()
 from pyspark.sql.connect.client.core import DefaultChannelBuilder
 port = f"{DefaultChannelBuilder.default_port():04X}"

@@ -2,11 +2,11 @@
 
 import pytest
 
-from streaming_pipeline.errors import UsageError
-from streaming_pipeline.local.dbutils import DBUtils
-from streaming_pipeline.local.env import read_secrets
-from streaming_pipeline.settings import KafkaSettings, Settings, parse_time
-from streaming_pipeline.settings import read_secrets as secrets_of_scope
+from laptop.env import read_secrets
+from laptop.jobs.dbutils import DBUtils
+from streaming_pipeline.core.errors import UsageError
+from streaming_pipeline.core.settings import KafkaSettings, Settings, parse_time
+from streaming_pipeline.core.settings import read_secrets as secrets_of_scope
 
 MTLS = {
     "KAFKA_BOOTSTRAP_SERVERS": "a:9093, b:9093",

@@ -13,13 +13,14 @@ from pathlib import Path
 import pytest
 from bronze_rows import DEEP, T0, append_to_bronze, event, kafka_frame, shipped_contract, with_contract, with_field
 
-from streaming_pipeline import silver, tables
-from streaming_pipeline.bronze import to_bronze
-from streaming_pipeline.contract import load_contract
-from streaming_pipeline.errors import PipelineError, UsageError
-from streaming_pipeline.json_files import Damaged
+from streaming_pipeline.bronze.ingest import to_bronze
+from streaming_pipeline.core import tables
+from streaming_pipeline.core.contract import load_contract
+from streaming_pipeline.core.errors import PipelineError, UsageError
+from streaming_pipeline.core.json_files import Damaged
 from streaming_pipeline.monitoring.monitor import monitor_silver_events
-from streaming_pipeline.silver import cleanse_bronze_to_silver
+from streaming_pipeline.silver import cleanse as silver
+from streaming_pipeline.silver.cleanse import cleanse_bronze_to_silver
 
 BAD = {
     b"": ["empty_payload"],

@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from laptop.services.certificates import ensure_certificates
 from streaming_pipeline.alerts import deliver as delivery
 from streaming_pipeline.alerts.deliver import Journal, Message, Outcome, Temporary, deliver
 from streaming_pipeline.alerts.line import Line
@@ -18,8 +19,7 @@ from streaming_pipeline.alerts.mail import compose
 from streaming_pipeline.alerts.outbox import Alert
 from streaming_pipeline.alerts.smtp import MailServer, SmtpSettings
 from streaming_pipeline.alerts.webhook import post
-from streaming_pipeline.errors import UsageError
-from streaming_pipeline.local.certificates import ensure_certificates
+from streaming_pipeline.core.errors import UsageError
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 ALERT = Alert("a", "f", "drift", "warning", NOON, "what", NOON, NOON, "r", "drift")

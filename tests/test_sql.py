@@ -14,8 +14,8 @@ from py4j.protocol import Py4JError
 from pyspark.sql.classic.dataframe import DataFrame
 from rich.console import Console
 
-from streaming_pipeline.errors import UsageError
-from streaming_pipeline.local.sql import _is_query, render, run_query
+from laptop.sql import _is_query, render, run_query
+from streaming_pipeline.core.errors import UsageError
 
 COLUMNS = ["id", "score", "at", "payload", "reasons", "text"]
 ROWS = [

@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 from bronze_rows import append_to_bronze, event
 
-from streaming_pipeline import tables
-from streaming_pipeline.at_once import at_once
-from streaming_pipeline.contract import load_contract
-from streaming_pipeline.errors import PipelineError
-from streaming_pipeline.local.continuous import shorten_logs
-from streaming_pipeline.local.spark import new_session
-from streaming_pipeline.run_log import run_task
-from streaming_pipeline.silver import cleanse_bronze_to_silver
+from laptop.continuous import shorten_logs
+from laptop.services.spark import new_session
+from streaming_pipeline.core import tables
+from streaming_pipeline.core.at_once import at_once
+from streaming_pipeline.core.contract import load_contract
+from streaming_pipeline.core.errors import PipelineError
+from streaming_pipeline.core.run_log import run_task
+from streaming_pipeline.silver.cleanse import cleanse_bronze_to_silver
 
 
 @pytest.mark.parametrize("folder", ["checkpoint_dir", "runs_dir"])

@@ -6,12 +6,12 @@ from pathlib import Path
 from bronze_rows import append_to_bronze, event
 from confluent_kafka import Producer
 
-from streaming_pipeline.bronze import stream_kafka_to_bronze
-from streaming_pipeline.kafka import client_config, topic_offsets
+from streaming_pipeline.bronze.ingest import stream_kafka_to_bronze
+from streaming_pipeline.core.streams import read_until
+from streaming_pipeline.events.producer import LineRecords, produce
+from streaming_pipeline.kafka.connection import client_config, topic_offsets
 from streaming_pipeline.monitoring.monitor import monitor_silver_events
-from streaming_pipeline.producer import LineRecords, produce
-from streaming_pipeline.silver import cleanse_bronze_to_silver
-from streaming_pipeline.streams import read_until
+from streaming_pipeline.silver.cleanse import cleanse_bronze_to_silver
 
 
 def test_bronze_takes_a_batch_again_whose_end_was_not_put_down(spark, settings):

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from scipy import special
 
-from streaming_pipeline.errors import UsageError
-from streaming_pipeline.spoilt_payloads import SPOILT
-from streaming_pipeline.synthetic import DAY, FAULTS, HOUR, MAX_DELAY_MS, MINUTE, TYPES, generate, stream, write_ground_truth
+from streaming_pipeline.core.errors import UsageError
+from streaming_pipeline.events.spoilt_payloads import SPOILT
+from streaming_pipeline.events.synthetic import DAY, FAULTS, HOUR, MAX_DELAY_MS, MINUTE, TYPES, generate, stream, write_ground_truth
 
 SAMPLE = Path(__file__).parents[1] / "data" / "synthetic_data_sample.json"
 START = datetime(2025, 4, 1, tzinfo=UTC)

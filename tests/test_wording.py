@@ -2,7 +2,7 @@
 
 import pytest
 
-from streaming_pipeline.wording import duration, plural
+from streaming_pipeline.core.wording import duration, plural
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ import sys
 import pytest
 from bronze_rows import append_to_bronze, event, shipped_contract
 
-from streaming_pipeline import tables
-from streaming_pipeline.cli import main
-from streaming_pipeline.silver import cleanse_bronze_to_silver
+from laptop.cli import main
+from streaming_pipeline.core import tables
+from streaming_pipeline.silver.cleanse import cleanse_bronze_to_silver
 
 LISTS = {
     "quarantined_events": ["quarantine", "list"],

@@ -24,8 +24,8 @@ dbutils.widgets.text("runs_dir", "")
 
 from pathlib import Path
 
+from streaming_pipeline.core.settings import Settings
 from streaming_pipeline.queries import query
-from streaming_pipeline.settings import Settings
 
 settings = Settings.from_notebook(dbutils)
 spark.sql(f"USE `{settings.catalog}`.`{settings.schema}`")

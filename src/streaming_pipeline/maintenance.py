@@ -9,9 +9,9 @@ from typing import Any
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from streaming_pipeline import tables
-from streaming_pipeline.contract import load_contract
-from streaming_pipeline.settings import Settings
+from streaming_pipeline.core import tables
+from streaming_pipeline.core.contract import load_contract
+from streaming_pipeline.core.settings import Settings
 
 _STATES_KEPT = 24
 

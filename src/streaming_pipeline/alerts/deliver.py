@@ -19,8 +19,8 @@ from threading import Event, Thread
 
 from streaming_pipeline.alerts.outbox import Alert
 from streaming_pipeline.alerts.rules import Rules
-from streaming_pipeline.errors import PipelineError
-from streaming_pipeline.json_files import EMPTY, Damaged, read_json, set_aside
+from streaming_pipeline.core.errors import PipelineError
+from streaming_pipeline.core.json_files import EMPTY, Damaged, read_json, set_aside
 
 MAX_ATTEMPTS = 20
 """With the pauses between them: some two days."""

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from streaming_pipeline.alerts.findings import KINDS, Finding, Look
 from streaming_pipeline.alerts.outbox import Alert
 from streaming_pipeline.alerts.rules import Rules
-from streaming_pipeline.foreign_text import NAME, harmless
+from streaming_pipeline.core.foreign_text import NAME, harmless
 
 _BREAKS = ("schema_removed", "schema_retyped")
 _SHORT = timedelta(hours=1)

@@ -11,15 +11,15 @@ import pandas as pd
 from pyspark.sql import Column, Row, SparkSession
 from pyspark.sql import functions as F
 
-from streaming_pipeline.foreign_text import NAME, harmless
+from streaming_pipeline.core.foreign_text import NAME, harmless
+from streaming_pipeline.core.settings import Settings
+from streaming_pipeline.core.tables import sql_text
+from streaming_pipeline.core.wording import duration, plural
 from streaming_pipeline.monitoring.degradation import MIN_RECORDS
 from streaming_pipeline.monitoring.drift import THRESHOLDS, kind_of
 from streaming_pipeline.monitoring.incidents import together
 from streaming_pipeline.monitoring.intake import MIN_RECORDS as LEAST_TAKEN
 from streaming_pipeline.monitoring.windows import utc
-from streaming_pipeline.settings import Settings
-from streaming_pipeline.tables import sql_text
-from streaming_pipeline.wording import duration, plural
 
 SEVERITIES = ("info", "warning", "critical")
 _FAILED_STATES = ("failed", "timedout", "canceled", "evicted")

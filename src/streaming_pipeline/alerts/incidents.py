@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from streaming_pipeline.alerts.findings import KINDS, SEVERITIES
-from streaming_pipeline.wording import plural
+from streaming_pipeline.core.wording import plural
 
 OF_THE_PIPELINE = ("job_failed", "records_unaccounted", "records_lost", "records_rejected", "records_repeated", "stale", "degradation")
 """Kinds that say how the pipeline does, those that make a run Unhealthy among them; all others say what happened in the data."""

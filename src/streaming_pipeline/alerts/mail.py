@@ -9,8 +9,8 @@ from email.message import EmailMessage
 from streaming_pipeline.alerts.findings import KINDS, SEVERITIES, advice
 from streaming_pipeline.alerts.outbox import Alert
 from streaming_pipeline.alerts.webhook import escaped
-from streaming_pipeline.foreign_text import NAME, harmless
-from streaming_pipeline.wording import plural
+from streaming_pipeline.core.foreign_text import NAME, harmless
+from streaming_pipeline.core.wording import plural
 
 MOST_WHOLE = 20
 """So many alerts are shown whole in one message, the most severe first; of the others it has a line."""

@@ -10,12 +10,12 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import to_arrow_schema
 
-from streaming_pipeline import tables
 from streaming_pipeline.alerts.addresses import address_problem
 from streaming_pipeline.alerts.findings import SEVERITIES
 from streaming_pipeline.alerts.rules import CHANNELS, LONGEST
-from streaming_pipeline.foreign_text import NAME, harmless
-from streaming_pipeline.settings import Settings
+from streaming_pipeline.core import tables
+from streaming_pipeline.core.foreign_text import NAME, harmless
+from streaming_pipeline.core.settings import Settings
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from typing import Any
 
 from streaming_pipeline.alerts.addresses import address_problem
 from streaming_pipeline.alerts.findings import KINDS, SEVERITIES
-from streaming_pipeline.config_files import Checker, parse_yaml, read_text
-from streaming_pipeline.errors import UsageError
+from streaming_pipeline.core.config_files import Checker, parse_yaml, read_text
+from streaming_pipeline.core.errors import UsageError
 
 CHANNELS = ("email", "webhook")
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")

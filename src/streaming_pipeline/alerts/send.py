@@ -13,7 +13,6 @@ from py4j.protocol import Py4JError
 from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
-from streaming_pipeline import tables
 from streaming_pipeline.alerts import outbox, webhook
 from streaming_pipeline.alerts.deliver import PATIENCE, Journal, Message, Outcome, Plan, Temporary, deliver, plan
 from streaming_pipeline.alerts.derive import Occasion, derive, still_open
@@ -24,10 +23,11 @@ from streaming_pipeline.alerts.outbox import Alert
 from streaming_pipeline.alerts.rules import LONGEST, WITHOUT_FILE, Rules, load_rules
 from streaming_pipeline.alerts.silence import silences
 from streaming_pipeline.alerts.smtp import MailServer, SmtpSettings
-from streaming_pipeline.errors import PipelineError, UsageError, damaged_table
-from streaming_pipeline.foreign_text import harmless
-from streaming_pipeline.settings import Settings
-from streaming_pipeline.wording import plural
+from streaming_pipeline.core import tables
+from streaming_pipeline.core.errors import PipelineError, UsageError, damaged_table
+from streaming_pipeline.core.foreign_text import harmless
+from streaming_pipeline.core.settings import Settings
+from streaming_pipeline.core.wording import plural
 
 _MOST_SAID = 3
 """So many files and rows that could not be read are named."""

@@ -6,10 +6,10 @@ from datetime import UTC, datetime, timedelta
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from streaming_pipeline import tables
 from streaming_pipeline.alerts.rules import load_rules, parse_duration
-from streaming_pipeline.errors import UsageError
-from streaming_pipeline.settings import Settings
+from streaming_pipeline.core import tables
+from streaming_pipeline.core.errors import UsageError
+from streaming_pipeline.core.settings import Settings
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from threading import Lock
 from streaming_pipeline.alerts.addresses import HOST, split_addresses
 from streaming_pipeline.alerts.deliver import Refused, Temporary
 from streaming_pipeline.alerts.line import LIMIT_OF_TIMEOUTS, TIMEOUT_SECONDS, Line
-from streaming_pipeline.errors import PipelineError, UsageError
+from streaming_pipeline.core.errors import PipelineError, UsageError
 
 _SECURITY = ("STARTTLS", "TLS")
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from streaming_pipeline.alerts.deliver import Refused, Temporary
 from streaming_pipeline.alerts.line import LIMIT_OF_TIMEOUTS, TIMEOUT_SECONDS, Line
-from streaming_pipeline.errors import UsageError
+from streaming_pipeline.core.errors import UsageError
 
 SETTING = "ALERT_WEBHOOK_URL"
 _WRONG_URL = (401, 403, 404, 410)

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from streaming_pipeline.core.json_files import typed, whole
 from streaming_pipeline.detectors import DETECTORS, gap, zscore
 from streaming_pipeline.detectors.memory import DAYS, HOURS, Memory
 from streaming_pipeline.detectors.rhythm import MINUTES, Rhythm, residuals
 from streaming_pipeline.detectors.summary import Summary
-from streaming_pipeline.json_files import typed, whole
 
 _EDGES = np.linspace(-12, 12, 49)
 _SPIKE_FACTOR = 2.0

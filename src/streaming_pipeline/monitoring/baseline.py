@@ -9,17 +9,17 @@ import numpy as np
 from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 
-from streaming_pipeline import tables
-from streaming_pipeline.at_once import at_once
-from streaming_pipeline.contract import Contract, load_contract
+from streaming_pipeline.core import tables
+from streaming_pipeline.core.at_once import at_once
+from streaming_pipeline.core.contract import Contract, load_contract
+from streaming_pipeline.core.errors import PipelineError, UsageError
+from streaming_pipeline.core.json_files import UNREADABLE
+from streaming_pipeline.core.settings import Settings, parse_period
+from streaming_pipeline.core.wording import duration, plural
 from streaming_pipeline.detectors.bins import SHARES, lay_bins
-from streaming_pipeline.errors import PipelineError, UsageError
-from streaming_pipeline.json_files import UNREADABLE
 from streaming_pipeline.monitoring import profile
 from streaming_pipeline.monitoring.profile import Profiles, Shape
 from streaming_pipeline.monitoring.windows import DAY_MINUTES, number_of, start_of
-from streaming_pipeline.settings import Settings, parse_period
-from streaming_pipeline.wording import duration, plural
 
 SILVER, GOLD = "silver_events", "gold_anomaly_predictions"
 FIRST = "first clean windows"

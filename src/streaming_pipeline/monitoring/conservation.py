@@ -7,11 +7,12 @@ from functools import partial, reduce
 from pyspark.sql import Column, DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 
-from streaming_pipeline import kafka, tables
-from streaming_pipeline.at_once import at_once
-from streaming_pipeline.coordinates import KEY, behind, count_by_partition, lies_in, lies_within
-from streaming_pipeline.losses import count_in_kafka
-from streaming_pipeline.settings import KafkaSettings, Settings
+from streaming_pipeline.bronze.losses import count_in_kafka
+from streaming_pipeline.core import tables
+from streaming_pipeline.core.at_once import at_once
+from streaming_pipeline.core.coordinates import KEY, behind, count_by_partition, lies_in, lies_within
+from streaming_pipeline.core.settings import KafkaSettings, Settings
+from streaming_pipeline.kafka import connection as kafka
 
 Offsets = dict[str, int]
 """`topic_id/partition` → the next offset that is not looked at yet."""

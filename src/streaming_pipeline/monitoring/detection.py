@@ -8,9 +8,10 @@ import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from streaming_pipeline import tables
-from streaming_pipeline.at_once import at_once
-from streaming_pipeline.contract import Contract
+from streaming_pipeline.core import tables
+from streaming_pipeline.core.at_once import at_once
+from streaming_pipeline.core.contract import Contract
+from streaming_pipeline.core.settings import Settings
 from streaming_pipeline.monitoring import baseline as baselines
 from streaming_pipeline.monitoring import drift, profile, schema, values
 from streaming_pipeline.monitoring import state as states
@@ -22,7 +23,6 @@ from streaming_pipeline.monitoring.schema import UnknownField
 from streaming_pipeline.monitoring.scores import Scored, judge_scores
 from streaming_pipeline.monitoring.state import State
 from streaming_pipeline.monitoring.windows import DAY_MINUTES, start_of
-from streaming_pipeline.settings import Settings
 
 MOST_MINUTES = 400 * DAY_MINUTES
 """Further back than this no minute is judged: a record without a timestamp would stand for half a century of silence."""

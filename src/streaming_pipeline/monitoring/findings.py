@@ -14,8 +14,9 @@ from typing import Any
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from streaming_pipeline import tables
-from streaming_pipeline.at_once import at_once
+from streaming_pipeline.core import tables
+from streaming_pipeline.core.at_once import at_once
+from streaming_pipeline.core.settings import Settings
 from streaming_pipeline.monitoring import degradation
 from streaming_pipeline.monitoring import state as states
 from streaming_pipeline.monitoring.arrivals import Anomaly
@@ -25,7 +26,6 @@ from streaming_pipeline.monitoring.drift import Drift, kind_of
 from streaming_pipeline.monitoring.incidents import incidents
 from streaming_pipeline.monitoring.profile import ALL, ColumnProfile, Profiles
 from streaming_pipeline.monitoring.windows import start_of
-from streaming_pipeline.settings import Settings
 
 _QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 _QUANTILE_NAMES = [f"p{100 * q:02.0f}" for q in _QUANTILES]

@@ -9,8 +9,8 @@ import numpy as np
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from streaming_pipeline.contract import Contract
-from streaming_pipeline.wording import duration, plural
+from streaming_pipeline.core.contract import Contract
+from streaming_pipeline.core.wording import duration, plural
 
 _LEAST_SECONDS = 0.001
 _WIDTH = 0.01

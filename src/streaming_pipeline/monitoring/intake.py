@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from streaming_pipeline.wording import plural
+from streaming_pipeline.core.wording import plural
 
 MIN_RECORDS = 20
 """Of fewer new records no share is judged."""

@@ -8,14 +8,18 @@ from datetime import UTC, datetime, timedelta
 from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 
-from streaming_pipeline import kafka, tables
-from streaming_pipeline.at_once import at_once
-from streaming_pipeline.bronze import goes_on
-from streaming_pipeline.contract import load_contract
-from streaming_pipeline.coordinates import behind
+from streaming_pipeline.bronze.ingest import goes_on
+from streaming_pipeline.core import tables
+from streaming_pipeline.core.at_once import at_once
+from streaming_pipeline.core.contract import load_contract
+from streaming_pipeline.core.coordinates import behind
+from streaming_pipeline.core.errors import PipelineError
+from streaming_pipeline.core.foreign_text import NAME, harmless
+from streaming_pipeline.core.run_log import step_rate
+from streaming_pipeline.core.settings import Settings
+from streaming_pipeline.core.wording import plural
 from streaming_pipeline.detectors import DETECTORS
-from streaming_pipeline.errors import PipelineError
-from streaming_pipeline.foreign_text import NAME, harmless
+from streaming_pipeline.kafka import connection as kafka
 from streaming_pipeline.monitoring import conservation
 from streaming_pipeline.monitoring.conservation import Conservation, Offsets
 from streaming_pipeline.monitoring.degradation import MOST_LOOKS, Figures, judge_figures
@@ -25,9 +29,6 @@ from streaming_pipeline.monitoring.freshness import Freshness, freshness, health
 from streaming_pipeline.monitoring.intake import Intake
 from streaming_pipeline.monitoring.profile import ALL
 from streaming_pipeline.monitoring.windows import utc
-from streaming_pipeline.run_log import step_rate
-from streaming_pipeline.settings import Settings
-from streaming_pipeline.wording import plural
 
 _MOST_FIELDS = 5
 

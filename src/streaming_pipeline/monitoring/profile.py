@@ -16,8 +16,8 @@ import pyarrow as pa
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from streaming_pipeline.at_once import at_once
-from streaming_pipeline.contract import Contract
+from streaming_pipeline.core.at_once import at_once
+from streaming_pipeline.core.contract import Contract
 from streaming_pipeline.detectors.bins import as_seen
 from streaming_pipeline.detectors.summary import Summary
 from streaming_pipeline.monitoring.windows import window_of

@@ -9,12 +9,12 @@ from typing import Any
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from streaming_pipeline.contract import Contract
+from streaming_pipeline.core.contract import Contract
+from streaming_pipeline.core.rules import json_type, payload_text
 from streaming_pipeline.monitoring.baseline import MIN_RECORDS
 from streaming_pipeline.monitoring.drift import Drift
 from streaming_pipeline.monitoring.profile import ALL
 from streaming_pipeline.monitoring.windows import nameable, number_of, window_of
-from streaming_pipeline.rules import json_type, payload_text
 
 MOST = 50
 """So many names are told at most: a producer that makes names of values must not fill the log."""

@@ -8,17 +8,17 @@ import numpy as np
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from streaming_pipeline.contract import Contract
+from streaming_pipeline.core.contract import Contract
+from streaming_pipeline.core.json_files import whole
+from streaming_pipeline.core.settings import Settings
 from streaming_pipeline.detectors.bins import SHARES, lay_bins
 from streaming_pipeline.detectors.phase import DAY
 from streaming_pipeline.detectors.summary import Summary
-from streaming_pipeline.json_files import whole
 from streaming_pipeline.monitoring import baseline as baselines
 from streaming_pipeline.monitoring.baseline import GOLD, Baseline
 from streaming_pipeline.monitoring.drift import Drift, Pair, compare
 from streaming_pipeline.monitoring.profile import ALL, ColumnProfile, Shape, bin_of
 from streaming_pipeline.monitoring.windows import DAY_MINUTES, number_of, window_of
-from streaming_pipeline.settings import Settings
 
 COLUMN = "anomaly_score"
 _ANY_DAY, _WEEKDAYS = 0, 7

@@ -9,15 +9,15 @@ from typing import Any
 from pyspark.sql import Row, SparkSession
 from pyspark.sql import functions as F
 
-from streaming_pipeline import tables
-from streaming_pipeline.json_files import UNREADABLE, whole
+from streaming_pipeline.core import tables
+from streaming_pipeline.core.json_files import UNREADABLE, whole
+from streaming_pipeline.core.settings import Settings
 from streaming_pipeline.monitoring import profile, values
 from streaming_pipeline.monitoring.arrivals import Watch
 from streaming_pipeline.monitoring.baseline import Baseline
 from streaming_pipeline.monitoring.profile import Profiles
 from streaming_pipeline.monitoring.schema import Known
 from streaming_pipeline.monitoring.scores import Scores
-from streaming_pipeline.settings import Settings
 
 
 @dataclass(eq=False)

@@ -13,7 +13,7 @@ import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from streaming_pipeline.contract import Contract
+from streaming_pipeline.core.contract import Contract
 from streaming_pipeline.detectors import DETECTORS
 from streaming_pipeline.detectors.memory import DAYS, HOURS, Memory
 from streaming_pipeline.detectors.summary import Summary

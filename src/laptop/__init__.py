@@ -1,0 +1,1 @@
+"""What only a laptop needs, and the command; no cluster gets it."""

@@ -1,0 +1,1 @@
+"""The report, and the demo with its judge."""

@@ -1,0 +1,1 @@
+"""Records of Kafka, as received."""

@@ -1,0 +1,1 @@
+"""What all stages share; it imports no other folder."""

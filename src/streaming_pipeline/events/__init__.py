@@ -1,0 +1,1 @@
+"""Made-up events with known faults; records onto the topic, and off it."""

@@ -1,0 +1,1 @@
+"""The connection to Kafka and its certificates."""

@@ -1,1 +1,0 @@
-"""The anomaly model: its features, its training and its place in the registry."""

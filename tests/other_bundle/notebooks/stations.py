@@ -1,0 +1,2 @@
+# Databricks notebook source
+COLDEST = {"Oslo": 4, "Tromsø": -9}
