@@ -8,22 +8,28 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from bench import fresh_home, own_settings, table, write_section
+from pyspark.sql import SparkSession
 
 from laptop.services.broker import running_broker
 from laptop.services.spark import start_session
-from streaming_pipeline.bronze.ingest import stream_kafka_to_bronze
 from streaming_pipeline.core.errors import PipelineError
-from streaming_pipeline.core.run_log import run_task
+from streaming_pipeline.core.run_log import log_task
+from streaming_pipeline.core.settings import Settings
 from streaming_pipeline.events import synthetic
 from streaming_pipeline.events.producer import produce
-from streaming_pipeline.monitoring.monitor import monitor_silver_events
-from streaming_pipeline.silver.cleanse import cleanse_bronze_to_silver
+from streaming_pipeline.tasks import TASKS, Context
 
 DISK_MB = 200
-STAGES = (("bronze", stream_kafka_to_bronze), ("silver", cleanse_bronze_to_silver), ("monitoring", monitor_silver_events))
+STAGES = (("bronze", "01_stream_kafka_to_bronze"), ("silver", "02_bronze_to_silver_cleanse"), ("monitoring", "03_monitor_silver_events"))
 TABLES = ("bronze_events", "silver_events", "quarantined_events", "duplicate_events")
+
+
+def call(stage: str, spark: SparkSession, settings: Settings) -> Any:
+    """Run a stage as its notebook does; returns what it has done."""
+    return log_task(stage, lambda: TASKS[stage].call(Context(spark, settings, {}, dict)), spark, settings).value
 
 
 def fill(disk: Path, leave_kb: int) -> Path:
@@ -51,8 +57,8 @@ def main() -> None:
 
         def run(through: int = len(STAGES)):
             result = None
-            for name, stage in STAGES[:through]:
-                result = run_task(name, stage, spark, settings)
+            for _, stage in STAGES[:through]:
+                result = call(stage, spark, settings)
             return result
 
         produce(kafka, synthetic.generate(5_000, seed=1))
@@ -66,7 +72,7 @@ def main() -> None:
                 before = count()
                 filler = fill(disk, leave_kb)
                 try:
-                    run_task(name, stage, spark, settings)
+                    call(stage, spark, settings)
                     said = "(it had room enough)"
                 except PipelineError as refused:
                     said = str(refused)

@@ -1,18 +1,18 @@
-"""Writes the parts of these pages that follow from code and configuration: `uv run python docs/generate.py`.
+"""Writes the parts of these pages, and of the notebooks, that follow from code and configuration: `uv run python docs/generate.py`.
 
 Such a part stands between `<!-- generated: name -->` and `<!-- end -->`; all else is written by hand.
 """
 
 import re
-from dataclasses import fields
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from laptop.bundle.load import load_bundle
 from streaming_pipeline.core.contract import load_contract
 from streaming_pipeline.core.prices import Prices, load_prices
-from streaming_pipeline.core.settings import Settings
 from streaming_pipeline.core.tables import Table, all_tables
+from streaming_pipeline.tasks import SETTINGS, TASKS, Task
 
 DOCS = Path(__file__).resolve().parent
 ROOT = DOCS.parent
@@ -69,42 +69,36 @@ def task_graph(job: dict[str, Any]) -> str:
     return "```mermaid\n" + "\n".join(lines) + "\n```\n"
 
 
-def parameters(job: dict[str, Any], training: dict[str, Any]) -> str:
-    """The main job's parameters, which are those of the training that it may start, too: what `Settings` has for each, and what the
-    notebooks say of it."""
-    defaults = {field.name: field.default for field in fields(Settings)}
-    rows = []
-    of_training = _meanings(training)
-    for name, meaning in _meanings(job).items():
-        default, meaning = defaults[name], meaning or of_training[name]
-        rows.append([f"`{name}`", f"`{default}`" if isinstance(default, str | int | float) and default != "" else "", meaning])
+def parameters(jobs: Sequence[dict[str, Any]]) -> str:
+    """The settings that the tasks of these jobs take: the main job's, and those of the training that it may start."""
+    taken = {one.name for job in jobs for task in tasks_of(job) for one in task.parameters}
+    rows = [[f"`{one.name}`", _code(one.text), one.meaning] for name, one in SETTINGS.items() if name in taken]
     return markdown_table(["parameter", "default", "meaning"], rows)
 
 
 def own_parameters(jobs: dict[str, dict[str, Any]]) -> str:
     """What the other jobs take besides."""
-    known = {field.name for field in fields(Settings)}
     rows = []
     for key, job in sorted(jobs.items()):
-        defaults = {parameter["name"]: parameter["default"] for parameter in job["parameters"]}
-        rows += [
-            [f"`{key}`", f"`{name}`", f"`{defaults[name]}`" if defaults[name] else "", meaning]
-            for name, meaning in _meanings(job).items()
-            if name not in known
-        ]
+        of_the_job = {parameter["name"] for parameter in job["parameters"]}
+        own = [one for task in tasks_of(job) for one in task.own if one.name in of_the_job]
+        rows += [[f"`{key}`", f"`{one.name}`", _code(one.text), one.meaning] for one in own]
     return markdown_table(["job", "parameter", "default", "meaning"], rows)
 
 
-def _meanings(job: dict[str, Any]) -> dict[str, str]:
-    """Each parameter of a job, and what the tables at the head of its notebooks say of it."""
-    notebooks = [
-        Path(task["notebook_task"]["notebook_path"]).read_text(encoding="utf-8") for task in job["tasks"] if "notebook_task" in task
-    ]
-    said = {}
-    for name in (parameter["name"] for parameter in job["parameters"]):
-        row = re.compile(rf"^# MAGIC \| `{name}` \| (.+) \|$", re.MULTILINE)
-        said[name] = "; ".join(dict.fromkeys(found for text in notebooks for found in row.findall(text)))
-    return said
+def tasks_of(job: dict[str, Any]) -> list[Task]:
+    """The tasks of a job that have a notebook."""
+    return [TASKS[Path(task["notebook_task"]["notebook_path"]).stem] for task in job["tasks"] if "notebook_task" in task]
+
+
+def _code(text: str) -> str:
+    return f"`{text}`" if text else ""
+
+
+def with_parameters(notebook: str, task: Task) -> str:
+    """A notebook with the table at its head made anew."""
+    rows = "".join(f"# MAGIC | `{one.name}` | {one.meaning} |\n" for one in task.parameters)
+    return re.sub(r"(# MAGIC \|---\|---\|\n)(?:# MAGIC \|.*\n)*", lambda found: found[1] + rows, notebook)
 
 
 def comparison(prices: Prices, node_type: str, workers: int) -> str:
@@ -152,7 +146,7 @@ def parts() -> dict[str, str]:
     return {
         "dictionary": dictionary(all_tables(contract)),
         "task_graph": task_graph(job),
-        "parameters": parameters(job, bundle.job("train_anomaly_detector")),
+        "parameters": parameters([job, bundle.job("train_anomaly_detector")]),
         "own_parameters": own_parameters(bundle.jobs),
         "comparison": comparison(prices, cluster["node_type_id"], cluster["autoscale"]["min_workers"]),
     }
@@ -164,12 +158,15 @@ def renewed(text: str, made: dict[str, str]) -> str:
 
 
 def pages() -> dict[Path, str]:
-    """The pages that have generated parts, each with its text as it should be."""
+    """The pages and notebooks that have generated parts, each with its text as it should be."""
     made, found = parts(), {}
     for page in sorted(DOCS.glob("*.md")):
         text = page.read_text(encoding="utf-8")
         if _PART.search(text):
             found[page] = renewed(text, made)
+    for name, task in TASKS.items():
+        notebook = ROOT / "notebooks" / f"{name}.py"
+        found[notebook] = with_parameters(notebook.read_text(encoding="utf-8"), task)
     return found
 
 

@@ -8,7 +8,7 @@
 # MAGIC |---|---|
 # MAGIC | `catalog` | Unity Catalog name; `spark_catalog` on a laptop |
 # MAGIC | `schema` | schema of all tables |
-# MAGIC | `config_dir` | folder of `event_contract.yml` |
+# MAGIC | `config_dir` | folder of the event contract, the alert rules and the prices |
 # MAGIC | `runs_dir` | folder of what runs leave behind; empty: the volume `runs` of the schema |
 # MAGIC | `run_id` | names this run in the log tables |
 # MAGIC | `checkpoint_dir` | folder of the streams' checkpoints; empty: the volume `checkpoints` of the schema |
@@ -20,31 +20,15 @@
 
 # COMMAND ----------
 
-dbutils.widgets.text("catalog", "main")
-dbutils.widgets.text("schema", "streaming")
-dbutils.widgets.text("config_dir", "../config")
-dbutils.widgets.text("runs_dir", "")
-dbutils.widgets.text("run_id", "by-hand")
-dbutils.widgets.text("checkpoint_dir", "")
-dbutils.widgets.text("dedupe_window_days", "1")
+from streaming_pipeline.tasks import run
 
-# COMMAND ----------
-
-from streaming_pipeline.core.run_log import run_task
-from streaming_pipeline.core.settings import Settings
-from streaming_pipeline.silver.cleanse import cleanse_bronze_to_silver
-
-settings = Settings.from_notebook(dbutils)
-result = run_task("02_bronze_to_silver_cleanse", cleanse_bronze_to_silver, spark, settings)
-dbutils.jobs.taskValues.set("records", result.records)
-dbutils.jobs.taskValues.set("note", result.note)
+result = run("02_bronze_to_silver_cleanse", spark, dbutils)
 result
 
 # COMMAND ----------
 
 from streaming_pipeline.queries import query
 
-spark.sql(f"USE `{settings.catalog}`.`{settings.schema}`")
 display(spark.sql(query("quarantine_reasons")))
 
 # COMMAND ----------

@@ -15,16 +15,7 @@
 
 # COMMAND ----------
 
-dbutils.widgets.text("catalog", "main")
-dbutils.widgets.text("schema", "streaming")
-dbutils.widgets.text("model_name", "iforest_silver_anomaly_detector")
+from streaming_pipeline.tasks import run
 
-# COMMAND ----------
-
-from streaming_pipeline.core.settings import Settings
-from streaming_pipeline.gold.registry import champion_version
-
-settings = Settings.from_notebook(dbutils)
-version = champion_version(settings)
-dbutils.jobs.taskValues.set("exists", "true" if version else "false")
-print(f"{settings.model_full_name}: " + (f"version {version} is champion" if version else "no champion yet"))
+result = run("check_champion", spark, dbutils)
+print(result)

@@ -8,7 +8,7 @@
 # MAGIC |---|---|
 # MAGIC | `catalog` | Unity Catalog name; `spark_catalog` on a laptop |
 # MAGIC | `schema` | schema of all tables |
-# MAGIC | `config_dir` | folder of `event_contract.yml` |
+# MAGIC | `config_dir` | folder of the event contract, the alert rules and the prices |
 # MAGIC | `runs_dir` | folder of what runs leave behind; empty: the volume `runs` of the schema |
 # MAGIC | `run_id` | names this run in the log tables |
 
@@ -18,20 +18,9 @@
 
 # COMMAND ----------
 
-dbutils.widgets.text("catalog", "main")
-dbutils.widgets.text("schema", "streaming")
-dbutils.widgets.text("config_dir", "../config")
-dbutils.widgets.text("runs_dir", "")
-dbutils.widgets.text("run_id", "by-hand")
+from streaming_pipeline.tasks import run
 
-# COMMAND ----------
-
-from streaming_pipeline.core.run_log import run_task
-from streaming_pipeline.core.settings import Settings
-from streaming_pipeline.maintenance import maintain_tables
-
-settings = Settings.from_notebook(dbutils)
-result = run_task("maintain_tables", maintain_tables, spark, settings)
+result = run("maintain_tables", spark, dbutils)
 
 # COMMAND ----------
 

@@ -6,7 +6,7 @@
 # MAGIC | parameter | meaning |
 # MAGIC |---|---|
 # MAGIC | `catalog` | Unity Catalog name; `spark_catalog` on a laptop |
-# MAGIC | `secret_scope` | secret scope that holds the `KAFKA_*` settings |
+# MAGIC | `secret_scope` | secret scope that holds the `KAFKA_…`, `SMTP_…` and `ALERT_…` settings |
 # MAGIC | `kafka_topic` | topic; empty: `KAFKA_TOPIC` of the secret scope, else `stream-input` |
 # MAGIC | `count` | how many events to produce |
 # MAGIC | `seed` | the same seed makes the same events |
@@ -17,18 +17,7 @@
 
 # COMMAND ----------
 
-dbutils.widgets.text("catalog", "main")
-dbutils.widgets.text("secret_scope", "streaming-pipeline")
-dbutils.widgets.text("kafka_topic", "")
-dbutils.widgets.text("count", "10000")
-dbutils.widgets.text("seed", "0")
+from streaming_pipeline.tasks import run
 
-# COMMAND ----------
-
-from streaming_pipeline.core.settings import Settings
-from streaming_pipeline.events import synthetic
-from streaming_pipeline.events.producer import produce
-
-settings = Settings.from_notebook(dbutils, besides=("count", "seed"), secrets="KAFKA_")
-events = synthetic.generate(int(dbutils.widgets.get("count")), seed=int(dbutils.widgets.get("seed")))
-produce(settings.kafka, events)
+result = run("produce_synthetic_events", spark, dbutils)
+result

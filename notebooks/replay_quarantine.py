@@ -8,7 +8,7 @@
 # MAGIC |---|---|
 # MAGIC | `catalog` | Unity Catalog name; `spark_catalog` on a laptop |
 # MAGIC | `schema` | schema of all tables |
-# MAGIC | `config_dir` | folder of `event_contract.yml` |
+# MAGIC | `config_dir` | folder of the event contract, the alert rules and the prices |
 # MAGIC | `runs_dir` | folder of what runs leave behind; empty: the volume `runs` of the schema |
 # MAGIC | `run_id` | names this run in the log tables |
 # MAGIC | `dedupe_window_days` | a re-delivery is found this many days around its event's date |
@@ -23,37 +23,13 @@
 
 # COMMAND ----------
 
-dbutils.widgets.text("catalog", "main")
-dbutils.widgets.text("schema", "streaming")
-dbutils.widgets.text("config_dir", "../config")
-dbutils.widgets.text("runs_dir", "")
-dbutils.widgets.text("run_id", "by-hand")
-dbutils.widgets.text("dedupe_window_days", "1")
-dbutils.widgets.text("reason", "")
-dbutils.widgets.text("from_time", "")
-dbutils.widgets.text("until_time", "")
-dbutils.widgets.text("dry_run", "false")
+from streaming_pipeline.tasks import run
 
-# COMMAND ----------
-
-from functools import partial
-
-from streaming_pipeline.core.run_log import run_task
-from streaming_pipeline.core.settings import Settings, parse_flag
-from streaming_pipeline.silver.replay import Choice, replay_quarantine
-
-own = ("reason", "from_time", "until_time", "dry_run")
-settings = Settings.from_notebook(dbutils, besides=own)
-reason, from_time, until_time, dry_run = map(dbutils.widgets.get, own)
-replay = partial(replay_quarantine, choice=Choice.from_texts(reason, from_time, until_time), dry_run=parse_flag("dry_run", dry_run))
-result = run_task("replay_quarantine", replay, spark, settings)
-dbutils.jobs.taskValues.set("records", result.records)
-dbutils.jobs.taskValues.set("note", result.note)
+result = run("replay_quarantine", spark, dbutils)
 result
 
 # COMMAND ----------
 
 from streaming_pipeline.queries import query
 
-spark.sql(f"USE `{settings.catalog}`.`{settings.schema}`")
 display(spark.sql(query("quarantine_reasons")))

@@ -7,10 +7,10 @@
 # MAGIC |---|---|
 # MAGIC | `catalog` | Unity Catalog name; `spark_catalog` on a laptop |
 # MAGIC | `schema` | schema of all tables |
-# MAGIC | `config_dir` | folder of `alert_rules.yml` |
+# MAGIC | `config_dir` | folder of the event contract, the alert rules and the prices |
 # MAGIC | `runs_dir` | folder of what runs leave behind; empty: the volume `runs` of the schema |
 # MAGIC | `run_id` | names this run in the log tables |
-# MAGIC | `rule` | the rule's name |
+# MAGIC | `rule` | the rule's name in `alert_rules.yml` |
 # MAGIC | `duration` | such as 30m, 4h or 7d; 0m ends a silence |
 
 # COMMAND ----------
@@ -19,24 +19,7 @@
 
 # COMMAND ----------
 
-dbutils.widgets.text("catalog", "main")
-dbutils.widgets.text("schema", "streaming")
-dbutils.widgets.text("config_dir", "../config")
-dbutils.widgets.text("runs_dir", "")
-dbutils.widgets.text("run_id", "by-hand")
-dbutils.widgets.text("rule", "")
-dbutils.widgets.text("duration", "4h")
+from streaming_pipeline.tasks import run
 
-# COMMAND ----------
-
-from functools import partial
-
-from streaming_pipeline.alerts.silence import parse_for, silence
-from streaming_pipeline.core.run_log import run_task
-from streaming_pipeline.core.settings import Settings
-
-settings = Settings.from_notebook(dbutils, besides=("rule", "duration"))
-order = {"rule": dbutils.widgets.get("rule"), "duration": parse_for(dbutils.widgets.get("duration"))}
-result = run_task("silence_alerts", partial(silence, **order), spark, settings)
-dbutils.jobs.taskValues.set("note", result.note)
+result = run("silence_alerts", spark, dbutils)
 result

@@ -13,7 +13,7 @@ from pyspark.sql import functions as F
 from streaming_pipeline.core import tables
 from streaming_pipeline.core.errors import UsageError
 from streaming_pipeline.core.prices import load_prices, parse_prices
-from streaming_pipeline.core.run_log import run_task
+from streaming_pipeline.core.run_log import TaskResult, log_task
 from streaming_pipeline.queries import query
 
 ROOT = Path(__file__).parents[1]
@@ -62,7 +62,7 @@ def test_an_error_in_the_list_names_file_and_key(path, value, named):
 
 
 def logged(spark, settings, name="a_task"):
-    run_task(name, lambda *_: 1, spark, settings)
+    log_task(name, lambda: TaskResult(1), spark, settings)
     return spark.table(settings.table("cluster_logs")).where(f"task_name = '{name}'").first()
 
 

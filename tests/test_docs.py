@@ -14,6 +14,7 @@ from streaming_pipeline.alerts.findings import KINDS
 from streaming_pipeline.core.contract import load_contract
 from streaming_pipeline.core.tables import all_tables
 from streaming_pipeline.queries import query
+from streaming_pipeline.tasks import TASKS
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -35,7 +36,8 @@ def anchors(text: str) -> set[str]:
 
 def test_what_follows_from_code_and_configuration_is_as_it_is_made():
     made = generate.pages()
-    assert {path.name for path in made} == {"architecture.md", "cost.md", "parameters.md", "tables.md"}
+    assert {path.name for path in made if path.suffix == ".md"} == {"architecture.md", "cost.md", "parameters.md", "tables.md"}
+    assert {path.stem for path in made if path.suffix == ".py"} == set(TASKS)
     for path, text in made.items():
         assert path.read_text(encoding="utf-8") == text, f"{path.name} is behind: run `uv run python docs/generate.py`"
 

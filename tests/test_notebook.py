@@ -191,7 +191,7 @@ def test_a_failing_cell_stops_the_notebook_and_is_told_with_its_line(tmp_path):
 
 
 def test_a_users_mistake_is_told_by_its_message_alone(tmp_path):
-    result, page = run(tmp_path, "from streaming_pipeline.core.settings import Settings\nSettings.from_notebook(dbutils)")
+    result, page = run(tmp_path, "from streaming_pipeline.core.settings import Settings\nSettings.from_parameters({})")
     assert result.error.users_mistake
     assert result.error.message == result.error.details
     assert result.error.message.startswith("Parameter 'catalog' is empty")

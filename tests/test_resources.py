@@ -1,6 +1,7 @@
 """The bundle's own files: valid for Databricks, one graph for every target, and in step with notebooks and settings."""
 
 import importlib
+import inspect
 import json
 import re
 from dataclasses import fields
@@ -15,6 +16,7 @@ from dotenv import dotenv_values
 from laptop.bundle.keys import KEYS
 from laptop.bundle.load import Bundle, load_bundle
 from streaming_pipeline.core.settings import SECRET_KEYS, KafkaSettings, Settings
+from streaming_pipeline.tasks import TASKS
 
 ROOT = Path(__file__).resolve().parents[1]
 PRODUCTION = ("prod", "prod_serverless")
@@ -116,16 +118,9 @@ def notebooks_of(job: dict) -> dict[str, Path]:
     return {key: Path(task["notebook_task"]["notebook_path"]) for key, task in tasks_of(job).items() if "notebook_task" in task}
 
 
-def source_of(notebook: Path) -> str:
-    """A notebook's text, with that of the notebooks that it runs by `%run`."""
-    text = notebook.read_text(encoding="utf-8")
-    for other in re.findall(r"^# MAGIC %run (\S+)", text, flags=re.MULTILINE):
-        text += source_of((notebook.parent / other).with_suffix(".py"))
-    return text
-
-
 def widgets_of(notebook: Path) -> set[str]:
-    return set(re.findall(r"""dbutils\.widgets\.(?:text|dropdown|combobox|multiselect)\(\s*["'](\w+)["']""", source_of(notebook)))
+    """What a notebook takes: those of its task."""
+    return {parameter.name for parameter in TASKS[notebook.stem].parameters}
 
 
 def plain(value):
@@ -323,7 +318,7 @@ def test_every_dynamic_value_refers_to_something_there_is(jobs):
                 case ["tasks", task, "result_state"]:
                     assert task in tasks, (name, reference)
                 case ["tasks", task, "values", value]:
-                    assert re.search(rf"""taskValues\.set\(\s*(key=)?["']{value}["']""", source_of(notebooks[task])), (name, reference)
+                    assert f'"{value}"' in inspect.getsource(TASKS[notebooks[task].stem].call), (name, reference)
                 case _:
                     pytest.fail(f"{name}: {reference}")
     assert seen > 10

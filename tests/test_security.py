@@ -145,9 +145,7 @@ from dataclasses import asdict, replace
 from streaming_pipeline.kafka.connection import client_config, spark_options
 from streaming_pipeline.core.settings import Settings
 
-dbutils.widgets.text("catalog", "spark_catalog")
-dbutils.widgets.text("secret_scope", "any")
-settings = Settings.from_notebook(dbutils, secrets="")
+settings = Settings(catalog="spark_catalog")
 secrets = {secret.key: dbutils.secrets.get("any", secret.key) for secret in dbutils.secrets.list("any")}
 settings = replace(settings, secrets=secrets)
 options = spark_options(settings.kafka)

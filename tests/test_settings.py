@@ -116,17 +116,6 @@ def test_an_empty_parameter_means_its_default():
         Settings.from_parameters({"catalog": ""})
 
 
-def test_a_notebook_reads_the_secrets_that_it_asks_for_and_the_parameters_that_it_needs():
-    secrets = {**CONFLUENT, "SMTP_PASSWORD": "mail"}
-    dbutils = DBUtils(parameters={"catalog": "main", "secret_scope": "s", "contamination": "abc"}, secrets=secrets)
-    assert Settings.from_notebook(dbutils, only=("catalog",)) == Settings(catalog="main")
-    with pytest.raises(UsageError, match="contamination"):
-        Settings.from_notebook(dbutils)
-    dbutils = DBUtils(parameters={"catalog": "main", "secret_scope": "s"}, secrets=secrets)
-    assert Settings.from_notebook(dbutils).secrets == {}
-    assert Settings.from_notebook(dbutils, secrets="KAFKA_").secrets == CONFLUENT
-
-
 def test_no_secret_stands_in_the_text_of_settings():
     settings = Settings(catalog="main", secrets=CONFLUENT)
     assert "s3cr3t" not in repr(settings) and "s3cr3t" not in repr(settings.kafka)

@@ -16,8 +16,8 @@ from streaming_pipeline.core import tables
 from streaming_pipeline.core.at_once import at_once
 from streaming_pipeline.core.contract import load_contract
 from streaming_pipeline.core.errors import PipelineError
-from streaming_pipeline.core.run_log import run_task
-from streaming_pipeline.silver.cleanse import cleanse_bronze_to_silver
+from streaming_pipeline.core.run_log import log_task
+from streaming_pipeline.tasks import TASKS, Context
 
 
 @pytest.mark.parametrize("folder", ["checkpoint_dir", "runs_dir"])
@@ -25,12 +25,17 @@ def test_a_folder_that_cannot_be_written_is_named_and_the_next_run_goes_on(spark
     append_to_bronze(spark, offline_settings, [event("a"), event("a"), b"{"])
     in_the_way = tmp_path / "in the way"
     in_the_way.write_text("a file")
+
+    def cleanse(settings):
+        task = TASKS["02_bronze_to_silver_cleanse"]
+        return log_task(task.name, lambda: task.call(Context(spark, settings, {}, dict)), spark, settings).value
+
     with pytest.raises(PipelineError) as refused:
-        run_task("silver", cleanse_bronze_to_silver, spark, replace(offline_settings, **{folder: str(in_the_way)}))
+        cleanse(replace(offline_settings, **{folder: str(in_the_way)}))
     said = str(refused.value)
     assert str(in_the_way) in said and "\n" not in said and "run again" in said
     assert spark.table(offline_settings.table("silver_events")).count() == 0
-    counts = run_task("silver", cleanse_bronze_to_silver, spark, offline_settings)
+    counts = cleanse(offline_settings)
     assert (counts.records, counts.duplicates, counts.quarantined) == (1, 1, 1)
 
 

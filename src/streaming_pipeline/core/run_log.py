@@ -4,12 +4,12 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
@@ -21,8 +21,6 @@ from streaming_pipeline.core.json_files import UNREADABLE, Damaged, read_json, s
 from streaming_pipeline.core.prices import load_prices
 from streaming_pipeline.core.settings import Settings
 
-Result = TypeVar("Result")
-
 
 @dataclass
 class Step:
@@ -32,6 +30,18 @@ class Step:
     task: str
     elapsed_seconds: float = 0.0
     records: int | None = None
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """What a task has done: `records` and `note` go into the logs and to later tasks, `value` is for the notebook to show."""
+
+    records: int | None = None
+    note: str = ""
+    steps: Sequence[Step] = ()
+    value: Any = None
+    left: Mapping[str, str] = field(default_factory=dict)
+    """What it leaves for later tasks besides."""
 
 
 @contextmanager
@@ -129,16 +139,15 @@ def step_rate(spark: SparkSession, settings: Settings, step: str) -> tuple[float
     return (records / seconds, records) if records and seconds else None
 
 
-def run_task(name: str, stage: Callable[[SparkSession, Settings], Result], spark: SparkSession, settings: Settings) -> Result:
-    """Run one stage as the task `name`, and log how long it and its steps took, and where; also when it fails.
+def log_task(name: str, call: Callable[[], TaskResult], spark: SparkSession, settings: Settings) -> TaskResult:
+    """Call a task, and log how long it and its steps took, and where; also when it fails.
 
-    `stage` returns a number of records, or an object whose `records` is one and which may have its `steps` and a `note`. Raises
-    `PipelineError` for a disk that is full or a folder that cannot be written.
+    Raises `PipelineError` for a disk that is full or a folder that cannot be written.
     """
     started_at = datetime.now(UTC)
     began = time.perf_counter()
     try:
-        result = stage(spark, settings)
+        result = call()
     except BaseException as error:
         try:
             _write_cluster_log(spark, settings, name, started_at, f"FAILED: {type(error).__name__}")
@@ -149,11 +158,10 @@ def run_task(name: str, stage: Callable[[SparkSession, Settings], Result], spark
                 f"{name} could not write ({fault}): make room, or fix the folder, and run again. The tables hold nothing half-written."
             ) from error
         raise
-    records = getattr(result, "records", result)
-    task = Step(started_at, name, time.perf_counter() - began, records if isinstance(records, int) else None)
-    notes = ": ".join(filter(None, ("SUCCESS", getattr(result, "note", ""))))
+    task = Step(started_at, name, time.perf_counter() - began, result.records)
+    notes = ": ".join(filter(None, ("SUCCESS", result.note)))
     at_once(
-        lambda: _write_benchmark_log(spark, settings, [*getattr(result, "steps", ()), task]),
+        lambda: _write_benchmark_log(spark, settings, [*result.steps, task]),
         lambda: _write_cluster_log(spark, settings, name, started_at, notes),
     )
     return result

@@ -7,7 +7,7 @@ the same widgets, and the secrets come from `.env`. Everything behind this door 
 import json
 import os
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from typing import Any
@@ -112,46 +112,40 @@ class KafkaSettings:
         )
 
 
+def _setting(default: Any, meaning: str) -> Any:
+    """A field of `Settings`: the parameter's default, which says its type, and what docs/parameters.md says of it."""
+    given = {"default_factory": default.copy} if isinstance(default, dict) else {"default": default}
+    return field(**given, metadata={"meaning": meaning})
+
+
 @dataclass(frozen=True)
 class Settings:
     """The parameters of a job run. Each field is a job parameter of the same name; docs/parameters.md says what each means."""
 
     catalog: str
-    schema: str = "streaming"
-    config_dir: str = "config"
-    checkpoint_dir: str = ""
-    runs_dir: str = ""
-    run_id: str = "by-hand"
-    secret_scope: str = "streaming-pipeline"
-    kafka_topic: str = ""
-    kafka_options: Mapping[str, str] = field(default_factory=dict)
-    max_offsets_per_trigger: int = 1_000_000
-    dedupe_window_days: int = 1
-    late_after_seconds: int = 300
-    freshness_limit_seconds: int = 7200
-    window_minutes: int = 60
-    baseline_windows: int = 72
-    rejected_limit_pct: float = 5.0
-    repeated_limit_pct: float = 20.0
-    model_name: str = "iforest_silver_anomaly_detector"
-    experiment: str = "/Shared/streaming-pipeline"
-    features: tuple[str, ...] = ()
-    contamination: float = 0.001
+    schema: str = _setting("streaming", "schema of all tables")
+    config_dir: str = _setting("../config", "folder of the event contract, the alert rules and the prices")
+    checkpoint_dir: str = _setting("", "folder of the streams' checkpoints; empty: the volume `checkpoints` of the schema")
+    runs_dir: str = _setting("", "folder of what runs leave behind; empty: the volume `runs` of the schema")
+    run_id: str = _setting("by-hand", "names this run in the log tables")
+    secret_scope: str = _setting("streaming-pipeline", "secret scope that holds the `KAFKA_…`, `SMTP_…` and `ALERT_…` settings")
+    kafka_topic: str = _setting("", "topic; empty: `KAFKA_TOPIC` of the secret scope, else `stream-input`")
+    kafka_options: Mapping[str, str] = _setting({}, "further options of Spark's Kafka source, as JSON")
+    max_offsets_per_trigger: int = _setting(1_000_000, "how many records a micro-batch may have at most")
+    dedupe_window_days: int = _setting(1, "a re-delivery is found this many days around its event's date")
+    late_after_seconds: int = _setting(300, "an event that reaches Kafka later than this is late")
+    freshness_limit_seconds: int = _setting(7200, "if the newest event is older than this, the pipeline is Unhealthy")
+    window_minutes: int = _setting(60, "length of the windows that are profiled and compared")
+    baseline_windows: int = _setting(
+        72, "how many clean windows, the first of the stream, make the baseline that drift is measured against"
+    )
+    rejected_limit_pct: float = _setting(5.0, "if a larger share of the new records is rejected (in per cent), that is a finding")
+    repeated_limit_pct: float = _setting(20.0, "if a larger share of the new records is repeated (in per cent), that is a finding")
+    model_name: str = _setting("iforest_silver_anomaly_detector", "the registered model, in catalog and schema")
+    experiment: str = _setting("/Shared/streaming-pipeline", "MLflow experiment of the trainings")
+    features: tuple[str, ...] = _setting((), "the model's inputs; empty: every number of the event contract, and `timestamp_unix`")
+    contamination: float = _setting(0.001, "share of usual events that the model may flag")
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
-
-    @classmethod
-    def from_notebook(cls, dbutils: Any, besides: Collection[str] = (), only: Collection[str] = (), secrets: str = "") -> "Settings":
-        """The widgets of the running notebook and, of its secret scope, the known keys that begin with `secrets` ("KAFKA_").
-
-        `besides` names widgets that are the notebook's own and no settings; `only`, if given, those settings that count, for a
-        notebook that must work though another parameter of the job is wrong. A notebook that asks for no secrets reads none, also
-        where the job hands it the scope's name. Raises `UsageError` for a widget that is no setting, one whose value cannot be
-        used, and a scope that cannot be read.
-        """
-        parameters = {name: text for name, text in dbutils.widgets.getAll().items() if name not in besides and (not only or name in only)}
-        scope = parameters.get("secret_scope")
-        found = read_secrets(dbutils, scope, secrets) if scope and secrets else {}
-        return cls.from_parameters(parameters, found)
 
     @classmethod
     def from_parameters(cls, parameters: Mapping[str, str], secrets: Mapping[str, str] | None = None) -> "Settings":
@@ -162,7 +156,7 @@ class Settings:
             if name not in known:
                 raise UsageError(f"Parameter {name!r} is not known. Known parameters: {', '.join(sorted(known))}.")
             if str(text).strip():
-                values[name] = _convert(name, known[name].default, str(text).strip())
+                values[name] = convert(name, known[name].default, str(text).strip())
         if "catalog" not in values:
             raise UsageError("Parameter 'catalog' is empty: give the Unity Catalog name (spark_catalog on a laptop).")
         return cls(**values, secrets=dict(secrets or {}))
@@ -265,8 +259,8 @@ def check_topic(name: str, setting: str = "KAFKA_TOPIC") -> None:
         )
 
 
-def _convert(name: str, default: Any, text: str) -> Any:
-    """One parameter's text as the type of its default."""
+def convert(name: str, default: Any, text: str) -> Any:
+    """One parameter's text as the type of its default. Raises `UsageError` naming the parameter."""
     if name == "kafka_options":
         try:
             options = json.loads(text)
@@ -282,6 +276,10 @@ def _convert(name: str, default: Any, text: str) -> Any:
         return options
     if isinstance(default, tuple):
         return tuple(part.strip() for part in text.split(",") if part.strip())
+    if isinstance(default, bool):
+        if text.lower() not in ("true", "false"):
+            raise UsageError(f"Parameter {name!r} is {text!r}: it must be true or false.")
+        return text.lower() == "true"
     if isinstance(default, int | float):
         try:
             return type(default)(text)
@@ -314,10 +312,3 @@ def parse_period(begin: str, end: str) -> tuple[datetime | None, datetime | None
     if all(period) and period[0] >= period[1]:
         raise UsageError(f"Parameter 'until_time' is {end!r}: it must be later than from_time, {begin}.")
     return period
-
-
-def parse_flag(name: str, text: str) -> bool:
-    """A parameter's text, `true` or `false`. Raises `UsageError` naming the parameter."""
-    if text.strip().lower() not in ("true", "false"):
-        raise UsageError(f"Parameter {name!r} is {text!r}: it must be true or false.")
-    return text.strip().lower() == "true"
