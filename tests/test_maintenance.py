@@ -1,17 +1,31 @@
 """Nightly maintenance: fewer files on closed dates, the same rows, and the time travel that the tables promise."""
 
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
+import pytest
 from bronze_rows import T0, shipped_contract
 
 from streaming_pipeline.core import tables
-from streaming_pipeline.maintenance import closed_dates, maintain_tables
+from streaming_pipeline.maintenance import longest_ago_first, maintain_tables, remember
 
 
-def test_only_closed_dates_with_more_than_one_file_are_taken():
-    files = [f"/t/event_date={day}/part-{n}.parquet" for day in ("2026-03-01", "2026-03-02", "2026-03-03") for n in range(2)]
-    files += ["/t/event_date=2026-02-01/part-0.parquet", "/t/_delta_log/0.json"]
-    assert closed_dates(files, date(2026, 3, 3)) == [date(2026, 3, 1), date(2026, 3, 2)]
+def test_the_table_that_was_maintained_longest_ago_comes_first(tmp_path):
+    last, every = tmp_path / "a folder" / "maintained.json", [tables.MONITOR_LOGS, tables.DUPLICATE_EVENTS, tables.MONITOR_STATE]
+    assert longest_ago_first(every, last) == every
+    for table in every[:2]:
+        remember(last, table)
+    assert longest_ago_first(every, last) == [tables.MONITOR_STATE, tables.MONITOR_LOGS, tables.DUPLICATE_EVENTS]
+    remember(last, tables.MONITOR_LOGS)
+    assert longest_ago_first(every, last) == [tables.MONITOR_STATE, tables.DUPLICATE_EVENTS, tables.MONITOR_LOGS]
+
+
+@pytest.mark.parametrize("damaged", [b"", b"[1]", b'{"monitor_logs": 5}', b"\xff"])
+def test_a_damaged_memory_costs_the_order_alone(tmp_path, damaged):
+    last = tmp_path / "maintained.json"
+    last.write_bytes(damaged)
+    assert longest_ago_first([tables.MONITOR_STATE, tables.MONITOR_LOGS], last) == [tables.MONITOR_STATE, tables.MONITOR_LOGS]
+    remember(last, tables.MONITOR_STATE)
+    assert longest_ago_first([tables.MONITOR_STATE, tables.MONITOR_LOGS], last) == [tables.MONITOR_LOGS, tables.MONITOR_STATE]
 
 
 def test_closed_dates_are_compacted_and_rows_stay(spark, offline_settings, monkeypatch):

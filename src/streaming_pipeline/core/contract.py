@@ -101,7 +101,8 @@ def parse_contract(text: str, source: str = "event contract") -> Contract:
     """The contract that `text` (YAML) holds; raises `UsageError` naming `source` and the key at fault."""
     document, canonical = parse_yaml(text, source)
     check = Checker(source)
-    top = check.mapping(document, "the file", {"apiVersion", "kind", "id", "version", "status", "schema"}, _TOP_KEYS)
+    top = check.mapping(document, "the file", {"apiVersion", "kind", "id", "version", "status", "schema"}, _TOP_KEYS | set(_CONTRACT_RULES))
+    _refuse_rules(check, top, "the file", _CONTRACT_RULES)
     if not str(top["apiVersion"]).startswith("v3."):
         check.fail("apiVersion", f"{top['apiVersion']!r} is not supported: use v3.x")
     if top["kind"] != "DataContract":
@@ -187,7 +188,7 @@ def remember(remembered: Path, contract: Contract) -> None:
 _MOST_TOLD = 8
 _TOP_KEYS = {
     *("apiVersion", "kind", "id", "name", "version", "status", "tenant", "tags", "servers", "dataProduct", "description", "domain"),
-    *("schema", "support", "price", "team", "roles", "slaDefaultElement", "slaProperties", "authoritativeDefinitions"),
+    *("schema", "support", "price", "team", "roles", "authoritativeDefinitions"),
     *("customProperties", "contractCreatedTs"),
 }
 _SCHEMA_KEYS = {
@@ -200,6 +201,10 @@ _FIELD_KEYS = {
     *("authoritativeDefinitions", "customProperties", "transformDescription", "transformSourceObjects", "encryptedName"),
 }
 # What the standard has and a record is not held against: to ignore it would let pass what somebody has ruled out.
+_CONTRACT_RULES = {
+    "slaProperties": "the job's parameters freshness_limit_seconds and late_after_seconds say what is promised",
+    "slaDefaultElement": "it belongs to slaProperties",
+}
 _EVENT_RULES = {
     "quality": "a rule stands at a field; nothing is asked of the whole record",
     "relationships": "records are not held against others",
