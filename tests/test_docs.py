@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import tomllib
 from pathlib import Path
 
 import generate
@@ -18,7 +19,7 @@ from streaming_pipeline.tasks import TASKS
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted(DOCS.glob("*.md"))]
 
 
 def page(name: str) -> str:
@@ -84,6 +85,19 @@ def test_the_runbook_says_for_each_finding_and_state_what_to_look_at(told):
     assert "```sql\nSELECT" in text.split(f"\n## {told}\n")[1].split("\n## ")[0]
 
 
+def test_the_readme_is_read_in_a_few_minutes():
+    lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+    assert len(lines) <= 130 and max(map(len, lines)) <= 120
+
+
+@pytest.mark.parametrize("page_name", ["laptop.md", "adapt.md"])
+def test_the_commands_of_the_pages_are_commands(page_name):
+    lines = re.findall(r"^ *uv run streaming-pipeline ([^#\n]+)", page(page_name), re.MULTILINE)
+    assert len(lines) >= 5
+    for line in lines:
+        _parser().parse_args(shlex.split(line))
+
+
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
 def test_a_link_leads_somewhere(path):
     text = path.read_text(encoding="utf-8")
@@ -101,9 +115,11 @@ def test_the_pages_show_shared_queries_as_they_are():
         assert f"```sql\n{query(name)}\n```" in page("runbook.md")
 
 
-def test_the_commands_of_the_second_example_are_commands():
-    lines = re.findall(r"^uv run streaming-pipeline (.+)$", page("adapt.md"), re.MULTILINE)
-    assert len(lines) >= 5
-    for line in lines:
-        _parser().parse_args(shlex.split(line))
+def test_the_second_example_is_a_contract():
     assert load_contract(ROOT / "examples" / "sensors" / "event_contract.yml").id_field == "reading_id"
+
+
+def test_the_version_is_that_of_the_changelog():
+    newest = headings((ROOT / "CHANGELOG.md").read_text(encoding="utf-8"))[1]
+    for file in (ROOT / "pyproject.toml", ROOT / "src" / "laptop" / "pyproject.toml"):
+        assert tomllib.loads(file.read_text(encoding="utf-8"))["project"]["version"] == newest
