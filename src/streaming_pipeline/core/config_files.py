@@ -72,7 +72,7 @@ class Checker:
         return value
 
 
-class UniqueKeys(yaml.SafeLoader):
+class UniqueKeys(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML has no types
     """YAML without a key given twice, of which the last would win."""
 
     KEY_IS_NO_TEXT = "a key must be a text, not a list or mapping"

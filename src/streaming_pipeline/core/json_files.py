@@ -3,10 +3,10 @@
 import json
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 MOST_BYTES = 16_000_000
 DAMAGED = ".damaged"
@@ -25,7 +25,7 @@ def whole(value: Any) -> int | None:
 
 def typed(kind: type, held: Mapping[str, Any]) -> Any:
     """A dataclass of texts and numbers as JSON holds it; raises one of `UNREADABLE` for a field of another type."""
-    return kind(**{field.name: field.type(held[field.name]) for field in fields(kind)})
+    return kind(**{field.name: cast("Callable[[Any], Any]", field.type)(held[field.name]) for field in fields(kind)})
 
 
 class Damaged(Exception):

@@ -17,7 +17,7 @@ _GROUP = re.compile(r"\((?:\?(?:(?P<closed>[>=!]|<[=!])|<\w+>|[a-zA-Z-]*(?P<flag
 _TIMES = re.compile(r"(?:([*+?])|\{(\d+)(,(\d*))?\})([+?]?)")
 _LITERAL = re.compile(r"[\w@:;,=<>/\"'%&!~`-]|\\[^\w\s]", re.ASCII)
 _LINE_ENDS = "\n\r\x85\u2028\u2029"
-_END, _UNKNOWN = r"\z", ""
+_END, _UNKNOWN, _PAST = r"\z", "", "\0"
 
 
 @dataclass(frozen=True)
@@ -60,15 +60,16 @@ def _branches(pattern: str, at: int) -> tuple[tuple[tuple[_Item, ...], ...], int
 
 
 def _item(pattern: str, at: int) -> tuple[_Item, int]:
-    begin, branches, is_closed = at, None, False
+    begin, is_closed = at, False
+    branches: tuple[tuple[_Item, ...], ...] | None = None
     if pattern[at] == "[":
         at = _end_of_class(pattern, at)
-    elif pattern[at] == "(" and (group := _GROUP.match(pattern, at))["flags"] != ")":
+    elif pattern[at] == "(" and (group := _matched(_GROUP, pattern, at))["flags"] != ")":
         branches, at = _branches(pattern, group.end())
         is_closed = bool(group["closed"])
         at += len(pattern[at])  # its bracket must be there
     else:
-        at = group.end() if pattern[at] == "(" else _ATOM.match(pattern, at).end()
+        at = _matched(_GROUP if pattern[at] == "(" else _ATOM, pattern, at).end()
     source = pattern[begin:at] if branches is None else ""
     if not (times := _TIMES.match(pattern, at)):
         return _Item(source, 1, 1, branches, is_closed), at
@@ -78,12 +79,19 @@ def _item(pattern: str, at: int) -> tuple[_Item, int]:
     return _Item(source, low, high, branches, is_closed, more == "+"), times.end()
 
 
+def _matched(expression: re.Pattern[str], pattern: str, at: int) -> re.Match[str]:
+    """What stands there; raises `IndexError` where the pattern is at its end."""
+    if (found := expression.match(pattern, at)) is None:
+        raise IndexError(at)
+    return found
+
+
 def _end_of_class(pattern: str, at: int) -> int:
     """Where a `[…]` ends, which may hold others."""
     at += 2 if pattern[at + 1] == "^" else 1
     at += pattern[at] == "]"
     while pattern[at] != "]":
-        at = _end_of_class(pattern, at) if pattern[at] == "[" else _ATOM.match(pattern, at).end()
+        at = _end_of_class(pattern, at) if pattern[at] == "[" else _matched(_ATOM, pattern, at).end()
     return at + 1
 
 
@@ -122,9 +130,9 @@ def _begins(items: tuple[_Item, ...], follow: set[str]) -> Iterator[str]:
     for item in items:
         begins = {item.source if _LITERAL.fullmatch(item.source) or item.source in ("$", r"\Z", _END) else _UNKNOWN}
         if item.branches is not None and not item.is_closed:
-            begins = {begin for branch in item.branches for begin in _begins(branch, {None})}
-        yield from begins - {None}
-        if item.low > 0 and None not in begins:
+            begins = {begin for branch in item.branches for begin in _begins(branch, {_PAST})}
+        yield from begins - {_PAST}
+        if item.low > 0 and _PAST not in begins:
             return
     yield from follow
 

@@ -27,7 +27,9 @@ class Prices:
     def per_hour(self, node_type: str, workers: int) -> float | None:
         """What a driver on demand and so many spot workers cost together; None for a machine that the list lacks."""
         machine = self.machines.get(node_type)
-        return machine and machine.vm + machine.dbu + workers * (self.spot_factor * machine.vm + machine.dbu)
+        if machine is None:
+            return None
+        return machine.vm + machine.dbu + workers * (self.spot_factor * machine.vm + machine.dbu)
 
 
 def load_prices(path: str | Path) -> Prices:

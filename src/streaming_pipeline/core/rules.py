@@ -126,7 +126,10 @@ def payload_text() -> Column:
 def _is_otherwise_framed() -> Column:
     """Whether a payload that is no JSON begins like that of a serialiser: a schema registry's (zero byte and schema id) around
     something else than an object, AWS Glue's (03 00 or 03 05, and a UUID), Avro's single object (C3 01) or file ("Obj" 01)."""
-    starts = lambda *beginnings: F.substring("raw_payload", 1, len(beginnings[0])).isin(*beginnings)  # noqa: E731
+
+    def starts(*beginnings: bytes) -> Column:
+        return F.substring("raw_payload", 1, len(beginnings[0])).isin(*beginnings)
+
     around_another = _is_framed() & ~F.ltrim("_text").startswith("{")
     return F.coalesce(around_another, _is_framed()) | starts(b"\x03\x00", b"\x03\x05", b"\xc3\x01") | starts(b"Obj\x01")
 

@@ -110,8 +110,10 @@ def held_back() -> Iterator[Callable[[SparkSession, Settings], None]]:
 
 
 def _write_held(spark: SparkSession, settings: Settings) -> None:
+    held = _held or {}
+
     def write(table: tables.Table) -> None:
-        if rows := _held[table.name]:
+        if rows := held.get(table.name):
             tables.append_rows(spark, settings, table, rows)
             rows.clear()
 
@@ -135,7 +137,7 @@ def step_rate(spark: SparkSession, settings: Settings, step: str) -> tuple[float
     else:
         is_mine = (F.col("run_id") == settings.run_id) & (F.col("task") == step)
         steps = spark.table(settings.table("benchmark_logs")).where(is_mine)
-        records, seconds = steps.agg(F.sum("records"), F.sum("elapsed_seconds")).first()
+        [(records, seconds)] = steps.agg(F.sum("records"), F.sum("elapsed_seconds")).collect()
     return (records / seconds, records) if records and seconds else None
 
 
@@ -214,4 +216,4 @@ def _where(spark: SparkSession) -> dict[str, Any]:
     node_type, workers = tag("clusterNodeType"), tag("clusterWorkers")
     if node_type is None:
         return {"cluster_name": "serverless", "node_type": "serverless", "workers": 0}
-    return {"cluster_name": tag("clusterName"), "node_type": node_type, "workers": int(workers) if (workers or "").isdigit() else None}
+    return {"cluster_name": tag("clusterName"), "node_type": node_type, "workers": int(workers) if workers and workers.isdigit() else None}

@@ -76,7 +76,10 @@ class KafkaSettings:
 
         Raises `UsageError` naming the first key that is missing or wrong.
         """
-        get = lambda key: (secrets.get(key) or "").strip() or None  # noqa: E731
+
+        def get(key: str) -> str | None:
+            return (secrets.get(key) or "").strip() or None
+
         options = dict(options or {})
         servers = get("KAFKA_BOOTSTRAP_SERVERS")
         if not servers:
@@ -308,7 +311,7 @@ def parse_period(begin: str, end: str) -> tuple[datetime | None, datetime | None
 
     Raises `UsageError` naming the one that cannot be used.
     """
-    period = parse_time("from_time", begin), parse_time("until_time", end)
-    if all(period) and period[0] >= period[1]:
+    since, until = parse_time("from_time", begin), parse_time("until_time", end)
+    if since and until and since >= until:
         raise UsageError(f"Parameter 'until_time' is {end!r}: it must be later than from_time, {begin}.")
-    return period
+    return since, until

@@ -120,7 +120,7 @@ def _last_line(checkpoint: str, name: str) -> dict[str, Any]:
         said = [json.loads(line) for line in lines or [first]]
         is_whole = all(isinstance(one, dict) for one in said)
         if is_whole and (not name.startswith("offsets/") or (first == "v1" and len(said) > 1 and said[-1])):
-            return said[-1]
+            return dict(said[-1])
     except (OSError, *UNREADABLE):
         pass
     raise DamagedCheckpoint(file)

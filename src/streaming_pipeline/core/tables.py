@@ -6,7 +6,7 @@ Columns that come from the event contract stand where `contract_columns` puts th
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import pyarrow as pa
 from pyspark.sql import DataFrame, Observation, SparkSession
@@ -503,7 +503,7 @@ def append_rows(spark: SparkSession, settings: Settings, table: Table, rows: lis
 
 def few_rows(spark: SparkSession, table: Table, rows: list[dict[str, Any]]) -> DataFrame:
     """Dicts of column → value as rows of a table; a column left out is NULL."""
-    schema = StructType.fromDDL(", ".join(f"`{name}` {kind}" for name, kind, _ in table.columns))
+    schema = cast(StructType, StructType.fromDDL(", ".join(f"`{name}` {kind}" for name, kind, _ in table.columns)))
     # From Arrow, Spark has the rows at once; from Python objects it would run a job to read them, twice the time of the commit.
     return spark.createDataFrame(pa.Table.from_pylist(rows, to_arrow_schema(schema)), schema)
 
@@ -514,7 +514,7 @@ def append(settings: Settings, name: str, rows: DataFrame) -> int:
     written = Observation()
     counted = rows.observe(written, F.count(F.lit(1)).alias("rows"))
     counted.write.format("delta").mode("append").saveAsTable(settings.table(name))
-    return written.get["rows"]
+    return int(written.get["rows"])
 
 
 def replace(settings: Settings, name: str, rows: DataFrame, where: str) -> None:
@@ -524,7 +524,7 @@ def replace(settings: Settings, name: str, rows: DataFrame, where: str) -> None:
 
 def newest_version(spark: SparkSession, settings: Settings, name: str) -> int:
     """The version of a Delta table as it is now, by which it can be read later."""
-    return spark.sql(f"DESCRIBE HISTORY {settings.table(name)} LIMIT 1").first()["version"]
+    return int(spark.sql(f"DESCRIBE HISTORY {settings.table(name)} LIMIT 1").collect()[0]["version"])
 
 
 def row_count(spark: SparkSession, settings: Settings, name: str) -> int:
