@@ -7,11 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from bench import QUICK_START, TINY_TABLES
+from bench import TINY_TABLES
 
 from streaming_pipeline.core.settings import KafkaSettings, Settings
 
 ROOT = Path(__file__).parents[1]
+pytest_plugins = ("alert_cases", "job_bench")  # whose fixtures several files take
 
 
 @pytest.fixture(scope="session")
@@ -25,10 +26,11 @@ def spark(home):
     """The local Spark session, as the runner starts it."""
     from laptop.services.spark import start_session
 
-    # What a laptop sets is tested by the jobs that tests start as processes of their own.
+    # What a laptop sets is tested by the jobs that tests start as processes of their own. Java's second compiler may fill a large cache:
+    # behind the first minutes a stage takes a quarter less time by it.
     with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("JDK_JAVA_OPTIONS", QUICK_START["JDK_JAVA_OPTIONS"])
-        # With less, what hundreds of tests leave in Spark's caches would keep a core at work to collect it.
+        environment.setenv("JDK_JAVA_OPTIONS", "-XX:ReservedCodeCacheSize=480m")
+        # With less memory, what hundreds of tests leave in Spark's caches would keep a core at work to collect it.
         session = start_session(home, event_log=home / "spark-events", memory="4g", confs=TINY_TABLES)
     yield session
     session.stop()

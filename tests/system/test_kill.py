@@ -1,0 +1,27 @@
+"""A short version of benchmarks/kill.py: three kills by SIGKILL, and every record of the topic is in its one place."""
+
+import random
+
+import kill
+from bench import topic_records
+from whole_job import Pipeline
+
+from laptop.services.spark import register_tables
+from streaming_pipeline.events.producer import produce
+from streaming_pipeline.events.synthetic import generate
+
+
+def test_after_three_kills_nothing_is_lost_and_nothing_is_there_twice(spark, home, broker, mailbox, tmp_path):
+    made, rng = Pipeline(spark, home, broker, mailbox[1], tmp_path), random.Random(5)
+    sent = []
+    for phase in ("bronze_stream", "silver_write", "findings_write"):
+        events = list(generate(1_000, seed=len(sent), faults=kill.FAULTS))
+        produce(made.kafka, [*events, *rng.sample(sent, min(len(sent), 20))])
+        sent += events
+        assert kill.kill_once(home, kill.MAIN, phase, rng.random(), made.parameters, made.secrets), phase
+    register_tables(spark, home)
+    assert made.run().state == "SUCCESS", made.console.file.getvalue()
+    topic = topic_records(made.kafka)
+    assert len(topic) > 3_000
+    wrong = kill.verdict(spark, made.settings, topic)
+    assert not any(wrong.values()), wrong
