@@ -46,7 +46,7 @@ class Pipeline:
         synthetic.write_ground_truth(self.truth, events.truth)
         return len(events)
 
-    def run(self, job=MAIN_JOB, **parameters):
+    def run(self, job=MAIN_JOB, show_tables=False, **parameters):
         """Run a job of the bundle on this pipeline's own tables."""
         bundle = load_bundle(self.root, local_home=self.home)
         prepare_mlflow(self.home, bundle, {})
@@ -62,6 +62,7 @@ class Pipeline:
             run_dir=self.folder / "runs" / run_id,
             run_id=run_id,
             reporter=Reporter(self.console),
+            show_tables=show_tables,
         )
 
     def states(self, run):

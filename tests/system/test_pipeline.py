@@ -93,7 +93,7 @@ def pipeline(spark, home, broker, mailbox, tmp_path_factory, connect_run):
     """A pipeline after its first run on 4,000 events with faults among them."""
     made = Pipeline(spark, home, broker, mailbox[1], tmp_path_factory.mktemp("pipeline"))
     made.produced = made.produce(4_000)
-    made.first_run = made.run()
+    made.first_run = made.run(show_tables=True)
     made.after_first_run = made.counts()
     return made
 

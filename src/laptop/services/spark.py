@@ -133,11 +133,14 @@ def start_session(
 
 def register_tables(spark: SparkSession, home: Path) -> None:
     """Name every Delta folder of the home's warehouse in the session's catalog, which keeps nothing between processes."""
+    known: dict[str, set[str]] = {}
     for log in sorted((home.resolve() / "warehouse").glob("*.db/*/_delta_log")):
         schema, table = log.parent.parent.name.removesuffix(".db"), log.parent.name
-        if not any(log.glob("*.json")):
-            continue  # a table whose first commit never came
-        spark.sql(f"CREATE SCHEMA IF NOT EXISTS `{schema}`")
+        if schema not in known:
+            spark.sql(f"CREATE SCHEMA IF NOT EXISTS `{schema}`")
+            known[schema] = {row["tableName"] for row in spark.sql(f"SHOW TABLES IN `{schema}`").collect()}
+        if table in known[schema] or not any(log.glob("*.json")):
+            continue  # the second is a table whose first commit never came
         try:
             spark.sql(f"CREATE TABLE IF NOT EXISTS `{schema}`.`{table}` USING DELTA LOCATION '{_sql_path(log.parent)}'")
         except (PySparkException, Py4JJavaError) as error:
