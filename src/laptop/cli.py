@@ -159,10 +159,10 @@ def _run_job(
 
 
 def _quarantine(options: argparse.Namespace, console: Console) -> int:
-    from streaming_pipeline.silver.replay import Choice
+    from streaming_pipeline.silver.replay import Selection
 
     begin, end = _period(options)
-    choice = Choice.from_texts(options.reason, begin, end)
+    choice = Selection.from_texts(options.reason, begin, end)
     if options.record and options.action != "show":
         raise UsageError(f"{options.record} goes with quarantine show: list and replay take a --reason and a time.")
     if options.action == "replay":
@@ -187,7 +187,7 @@ def _backfill(options: argparse.Namespace, console: Console) -> int:
 
 
 def _baseline(options: argparse.Namespace, console: Console) -> int:
-    from streaming_pipeline.monitoring.baseline import Choice
+    from streaming_pipeline.monitoring.baseline import BaselineRequest
 
     if options.action == "list":
         if options.begin or options.end or options.name or options.windows:
@@ -197,7 +197,7 @@ def _baseline(options: argparse.Namespace, console: Console) -> int:
     _check_numbers(options, windows=1)
     if options.windows and (begin or end):
         raise UsageError("--windows chooses the newest clean windows: it does not go with --from and --until.")
-    choice = Choice.from_texts(options.name, begin, end)
+    choice = BaselineRequest.from_texts(options.name, begin, end)
     parameters = {"name": choice.name, "from_time": begin, "until_time": end}
     if options.windows:
         parameters["baseline_windows"] = str(options.windows)
@@ -230,10 +230,10 @@ def _model(options: argparse.Namespace, console: Console) -> int:
 
 
 def _rescore(options: argparse.Namespace, console: Console) -> int:
-    from streaming_pipeline.gold.rescore import Choice
+    from streaming_pipeline.gold.rescore import Period
 
     begin, end = _period(options)
-    Choice.from_texts(begin, end, options.version)
+    Period.from_texts(begin, end, options.version)
     parameters = {"from_time": begin, "until_time": end, "version": options.version}
     return _run_on_tables(options, console, "rescore_gold", parameters)
 

@@ -56,7 +56,7 @@ _INGEST, _SCORE, _TELL = "01_stream_kafka_to_bronze", "04_score_silver_to_gold",
 
 
 @dataclass
-class Figures:
+class RunFigures:
     """What a run, or several, did: records that came in, how long events took from Kafka to gold, and what waits on the topic.
 
     `latencies` counts events by the logarithm of their milliseconds, so that days of them take no room; a quantile is exact to 1 %.
@@ -66,7 +66,7 @@ class Figures:
     latencies: Counter[int] = field(default_factory=Counter)
     waiting: int | None = None
 
-    def add(self, others: "Figures") -> None:
+    def add(self, others: "RunFigures") -> None:
         """Put a later run's figures to these."""
         self.records += others.records
         self.latencies += others.latencies
@@ -91,7 +91,7 @@ def run_continuously(home: Path, *, console: Console, **options: Any) -> SparkSe
     next one, after a pause. Returns the Spark session. Raises `PipelineError` where to go on would be in vain: the first run has failed,
     or Spark has ended.
     """
-    total, kept = Figures(), deque()
+    total, kept = RunFigures(), deque()
     began, runs, failed, in_a_row = time.monotonic(), 0, 0, 0
     with laptop(home, confs=_CONFS, **options) as ready, _stopping() as stop, held_back() as write_logs:
         reporter, sessions = Reporter(console, brief=True), _Sessions(ready.spark)
@@ -102,7 +102,7 @@ def run_continuously(home: Path, *, console: Console, **options: Any) -> SparkSe
             took = latencies(sessions("between runs"), settings, run.started) if rows.get(_SCORE) else Counter()
             with contextlib.suppress(Exception):  # they wait for the end of the next run, which tells better what is wrong
                 write_logs(sessions("between runs"), settings)
-            figures = Figures(rows.get(_INGEST, 0), took, _waiting(settings))
+            figures = RunFigures(rows.get(_INGEST, 0), took, _waiting(settings))
             total.add(figures)
             end_callbacks(ready.spark)
             sessions.are_for_few = figures.waiting is not None and figures.waiting <= FEW_RECORDS
@@ -195,7 +195,7 @@ def shorten_logs(spark: SparkSession, settings: Settings) -> None:
 
 
 def latencies(spark: SparkSession, settings: Settings, since: datetime) -> Counter[int]:
-    """How long the events that were scored since then took from their Kafka timestamp to gold's newest commit, as `Figures` counts them."""
+    """How long the events that were scored since then took from their Kafka timestamp to gold's newest commit, as in `RunFigures`."""
     gold = settings.table("gold_anomaly_predictions")
     writes = spark.sql(f"DESCRIBE HISTORY {gold} LIMIT 3").where("operation = 'WRITE'")
     committed = writes.agg(F.max(F.unix_millis("timestamp"))).first()[0]

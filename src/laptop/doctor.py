@@ -30,7 +30,7 @@ LEAST_FREE = 5 * 2**30
 
 
 @dataclass(frozen=True)
-class Finding:
+class Remark:
     """One part, whether it is as it should be, and what is to be said of it."""
 
     part: str
@@ -38,7 +38,7 @@ class Finding:
     text: str
 
 
-def examine(home: Path, root: Path) -> Iterator[Finding]:
+def examine(home: Path, root: Path) -> Iterator[Remark]:
     """Look at the machine, the bundle in `root`, the home folder, and what `.env` and the environment name, one after the other."""
     config = cache(partial(config_settings, home, root))
     own = lambda path: "" if Path(path).parent == root / "config" else f" ({path})"  # noqa: E731
@@ -58,9 +58,9 @@ def examine(home: Path, root: Path) -> Iterator[Finding]:
     }
     for part, look in parts.items():
         try:
-            yield Finding(part, True, look())
+            yield Remark(part, True, look())
         except (PipelineError, Temporary) as error:
-            yield Finding(part, False, str(error))
+            yield Remark(part, False, str(error))
 
 
 def _fields(contract: str) -> str:

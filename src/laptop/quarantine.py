@@ -13,7 +13,7 @@ from streaming_pipeline.core.errors import UsageError
 from streaming_pipeline.core.foreign_text import harmless
 from streaming_pipeline.core.wording import plural
 from streaming_pipeline.queries import query
-from streaming_pipeline.silver.replay import Choice, check_reason
+from streaming_pipeline.silver.replay import Selection, check_reason
 
 _RECORD = re.compile(r"(\d{1,9})/(\d{1,18})")
 _COLUMNS = (
@@ -22,7 +22,7 @@ _COLUMNS = (
 )
 
 
-def list_reasons(home: Path, schema: str, choice: Choice, form: str, console: Console) -> None:
+def list_reasons(home: Path, schema: str, choice: Selection, form: str, console: Console) -> None:
     """Print the open records by reason: how many, with which values of the field, and the newest of them.
 
     Raises `UsageError` for a reason for which nothing was ever rejected.
@@ -45,7 +45,7 @@ def list_reasons(home: Path, schema: str, choice: Choice, form: str, console: Co
         console.print(_nothing(home, schema), soft_wrap=True, highlight=False)
 
 
-def show_record(home: Path, schema: str, record: str, choice: Choice, form: str, console: Console) -> None:
+def show_record(home: Path, schema: str, record: str, choice: Selection, form: str, console: Console) -> None:
     """Print one rejected record whole: that of `record` (`PARTITION/OFFSET`), else the newest open one of the choice.
 
     Raises `UsageError` if there is none.
@@ -109,7 +109,7 @@ def _nothing(home: Path, schema: str, record: str = "") -> str:
     return f"Record {record} is not in quarantined_events." if record else "No record of this choice is open."
 
 
-def _check_reason(home: Path, schema: str, choice: Choice) -> None:
+def _check_reason(home: Path, schema: str, choice: Selection) -> None:
     if choice.reason:
         _, rows = _ask(home, schema, "SELECT DISTINCT explode(reasons) FROM quarantined_events")
         check_reason(choice.reason, [reason for (reason,) in rows])

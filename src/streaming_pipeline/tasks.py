@@ -163,9 +163,9 @@ def _set_champion(task: Context) -> TaskResult:
 
 
 def _rescore(task: Context) -> TaskResult:
-    from streaming_pipeline.gold.rescore import Choice, rescore_gold
+    from streaming_pipeline.gold.rescore import Period, rescore_gold
 
-    done = rescore_gold(task.spark, task.settings, choice=Choice.from_texts(**task.own))
+    done = rescore_gold(task.spark, task.settings, choice=Period.from_texts(**task.own))
     return TaskResult(done.records, done.note, value=done)
 
 
@@ -180,17 +180,17 @@ def _backfill(task: Context) -> TaskResult:
 
 
 def _replay(task: Context) -> TaskResult:
-    from streaming_pipeline.silver.replay import Choice, replay_quarantine
+    from streaming_pipeline.silver.replay import Selection, replay_quarantine
 
-    choice = Choice.from_texts(task.own["reason"], task.own["from_time"], task.own["until_time"])
+    choice = Selection.from_texts(task.own["reason"], task.own["from_time"], task.own["until_time"])
     done = replay_quarantine(task.spark, task.settings, choice=choice, dry_run=task.own["dry_run"])
     return TaskResult(done.records, done.note, done.steps, done)
 
 
 def _set_baseline(task: Context) -> TaskResult:
-    from streaming_pipeline.monitoring.baseline import Choice, set_baseline
+    from streaming_pipeline.monitoring.baseline import BaselineRequest, set_baseline
 
-    done = set_baseline(task.spark, task.settings, choice=Choice.from_texts(**task.own))
+    done = set_baseline(task.spark, task.settings, choice=BaselineRequest.from_texts(**task.own))
     return TaskResult(done.records, done.note, value=done)
 
 

@@ -22,7 +22,7 @@ from streaming_pipeline.detectors import DETECTORS
 from streaming_pipeline.events import synthetic
 from streaming_pipeline.monitoring import baseline, schema
 from streaming_pipeline.monitoring.detection import Asked, ask, begin_look, detect
-from streaming_pipeline.monitoring.findings import Found, Look, write
+from streaming_pipeline.monitoring.findings import Found, MonitoringRun, write
 from streaming_pipeline.monitoring.state import State
 from streaming_pipeline.queries import query
 from streaming_pipeline.silver.cleanse import cleanse_bronze_to_silver
@@ -235,7 +235,7 @@ def test_a_retyped_field_is_told_from_which_type_to_which(spark, offline_setting
     drift = schema.changes(schema.Known(), [], {(6, "wrong_type:value"): 50, (6, "*"): 50}, {6: 60}, 60, told)
     found = Found({}, drift, [], None, None, False)
     tables.create_missing(spark, offline_settings, [tables.ANOMALY_LOGS])
-    write(spark, offline_settings, Look(1, "test", START, 60), State(), found)
+    write(spark, offline_settings, MonitoringRun(1, "test", START, 60), State(), found)
     row = {"run_time": START, "look": 1, "run_id": "test", "table_name": "silver_events", "findings": {"schema_change": 1}}
     tables.append_rows(spark, offline_settings, tables.MONITOR_LOGS, [row])
     ((_, [finding]),) = read_looks(spark, offline_settings, datetime(2020, 1, 1, tzinfo=UTC), {"schema_change"}, False)
@@ -259,7 +259,7 @@ def test_a_new_baseline_is_a_command_and_in_force_from_the_next_look_on(spark, o
     assert {row["is_drift"] for row in held(spark, settings, "drift_metrics", f"{psi} AND window_start >= '2026-03-06'")} == {True}
 
     begin, end = (str(START + timedelta(days=days)) for days in (4, 6))
-    made = baseline.set_baseline(spark, settings, baseline.Choice.from_texts("after the change", begin, end))
+    made = baseline.set_baseline(spark, settings, baseline.BaselineRequest.from_texts("after the change", begin, end))
     assert (made.baseline_id, made.windows) == (2, 48)
     assert made.note.startswith("baseline 2 (after the change) is made from 48 windows of 1 hour; ")
     assert "fewer than the usual 72" in made.note
@@ -282,7 +282,7 @@ def test_a_new_baseline_is_a_command_and_in_force_from_the_next_look_on(spark, o
         "('missing_pattern', TIMESTAMP'2026-03-08T10:30:00Z', TIMESTAMP'2026-03-08T12:00:00Z'), "
         "('degradation', NULL, NULL)"
     )
-    made = baseline.set_baseline(spark, replace(settings, baseline_windows=10), baseline.Choice("newest"))
+    made = baseline.set_baseline(spark, replace(settings, baseline_windows=10), baseline.BaselineRequest("newest"))
     [row] = held(spark, settings, "baselines", f"baseline_id = {made.baseline_id}")
     hours = sorted(window.hour for window in row["windows"])
     # The last hour is not over.
@@ -294,10 +294,10 @@ def test_a_new_baseline_is_a_command_and_in_force_from_the_next_look_on(spark, o
         (("x", "soon", "2026-03-01"), "'from_time' is 'soon'"),
     ):
         with pytest.raises(UsageError, match=said):
-            baseline.Choice.from_texts(*texts)
+            baseline.BaselineRequest.from_texts(*texts)
     with pytest.raises(PipelineError, match="no window of 1 hour has 100 events"):
-        baseline.set_baseline(spark, settings, baseline.Choice.from_texts("x", "2025-03-01", "2025-03-02"))
+        baseline.set_baseline(spark, settings, baseline.BaselineRequest.from_texts("x", "2025-03-01", "2025-03-02"))
     with pytest.raises(
         PipelineError, match=r"clean windows of 1 hour, and the baseline needs 9000\. .* \(--windows, parameter 'baseline_windows'\)"
     ):
-        baseline.set_baseline(spark, replace(settings, baseline_windows=9_000), baseline.Choice("x"))
+        baseline.set_baseline(spark, replace(settings, baseline_windows=9_000), baseline.BaselineRequest("x"))

@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from laptop import continuous
-from laptop.continuous import Figures, run_continuously
+from laptop.continuous import RunFigures, run_continuously
 from streaming_pipeline.core.errors import PipelineError
 from streaming_pipeline.core.settings import KafkaSettings
 from streaming_pipeline.events.producer import produce
@@ -128,9 +128,9 @@ def test_without_records_the_next_run_begins_when_there_are_some(loop, monkeypat
 
 
 def test_latencies_of_many_runs_are_exact_to_a_percent():
-    milliseconds, total = np.random.default_rng(1).lognormal(9, 2, 10_000), Figures()
+    milliseconds, total = np.random.default_rng(1).lognormal(9, 2, 10_000), RunFigures()
     for part in np.split(milliseconds, 100):
-        total.add(Figures(len(part), Counter(np.rint(100 * np.log1p(part)).astype(int).tolist()), 0))
+        total.add(RunFigures(len(part), Counter(np.rint(100 * np.log1p(part)).astype(int).tolist()), 0))
     assert total.records == 10_000
     for share in (0.01, 0.5, 0.95, 1):
         assert total.latency_seconds(share) == pytest.approx(np.quantile(milliseconds, share, method="inverted_cdf") / 1000, rel=0.01)

@@ -25,7 +25,7 @@ from secret_search import Secrets, key_lines
 from whole_job import Pipeline
 
 from laptop import continuous
-from laptop.continuous import Figures, run_continuously
+from laptop.continuous import RunFigures, run_continuously
 from laptop.jobs.run_page import EVENT_LOG
 from laptop.models import laptop_settings
 from laptop.report.judge import judge
@@ -377,7 +377,7 @@ def test_it_runs_continuously(pipeline, monkeypatch):
     assert [re.search(r"SUCCESS .* ([\d,]+) records, .* waiting (\d+)", line).groups() for line in runs] == [("300", "200"), ("200", "0")]
     assert last.startswith("Stopped after 2 runs (0 failed)") and ": 500 records, " in last
     assert [took.total() for took in seen] == [300, 200]
-    assert 0 < Figures(500, seen[0] + seen[1]).latency_seconds(1) < time.time() - began
+    assert 0 < RunFigures(500, seen[0] + seen[1]).latency_seconds(1) < time.time() - began
     # What its tasks log is one commit a run to each of the two tables, and is all there; monitoring has seen it before.
     assert commits() == [count + 2 for count in commits_before]
     looks = pipeline.looks()[:2]

@@ -1,4 +1,4 @@
-"""Rejected records go through the rules again; records that bronze lacks are read again: each ends in one place, whatever is repeated."""
+"""Selection records go through the rules again; records that bronze lacks are read again: each ends in one place, whatever is repeated."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -15,9 +15,9 @@ from streaming_pipeline.events.synthetic import Record
 from streaming_pipeline.kafka.connection import topic_offsets
 from streaming_pipeline.monitoring.monitor import monitor_silver_events
 from streaming_pipeline.silver.cleanse import cleanse_bronze_to_silver
-from streaming_pipeline.silver.replay import Choice, replay_quarantine
+from streaming_pipeline.silver.replay import Selection, replay_quarantine
 
-ALL = Choice()
+ALL = Selection()
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def test_records_rejected_by_a_contract_since_put_right_become_events_and_keep_t
     still = "still rejected 2 (malformed_json 1, wrong_type:value 1)"
     assert replay_quarantine(spark, allow_refunds, ALL).note == f"events 0, duplicates 0, {still}"
     with pytest.raises(UsageError, match=r"rejected for 'not_alowed:event_type': did you mean not_allowed:event_type"):
-        replay_quarantine(spark, allow_refunds, Choice("not_alowed:event_type"))
+        replay_quarantine(spark, allow_refunds, Selection("not_alowed:event_type"))
     assert everything(spark, allow_refunds) == after
     look = monitor_silver_events(spark, allow_refunds)
     assert (look.unaccounted_records, first.records, look.records) == (0, 1, 1)
@@ -92,7 +92,7 @@ def test_a_replayed_event_counts_as_one_of_its_day(spark, offline_settings, allo
     assert (look.records, look.late_events, look.latest_event_time) == (1, 0, later)
     assert monitor_silver_events(spark, late).lateness_p50_seconds is None
     # A reason that only resolved records have is no mistake.
-    assert replay_quarantine(spark, allow_refunds, Choice("not_allowed:event_type")).note == "events 0, duplicates 0, still rejected 0"
+    assert replay_quarantine(spark, allow_refunds, Selection("not_allowed:event_type")).note == "events 0, duplicates 0, still rejected 0"
 
 
 @pytest.mark.parametrize("stopped_before", ["silver_events", "MERGE"])
@@ -128,21 +128,21 @@ def test_a_choice_is_by_reason_and_by_time(spark, offline_settings, allow_refund
     at = quarantine.first()["quarantined_at"].replace(tzinfo=UTC)
 
     def chosen(reason="", begin="", end=""):
-        return sorted(row["offset"] for row in quarantine.where(Choice.from_texts(reason, begin, end).sql()).collect())
+        return sorted(row["offset"] for row in quarantine.where(Selection.from_texts(reason, begin, end).sql()).collect())
 
     later = (at + timedelta(seconds=1)).isoformat()
     assert chosen() == chosen(begin=at.isoformat()) == chosen(end=later) == [0, 1, 2]
     assert chosen(begin=later) == chosen(end=at.isoformat()) == chosen("wrong_typ") == []
     assert chosen("wrong_type") == chosen("wrong_type:value") == [1]
     assert chosen("not_allowed", begin=at.replace(tzinfo=None).isoformat()) == [0, 1]
-    assert replay_quarantine(spark, allow_refunds, Choice("malformed_json")).rejected == 1
+    assert replay_quarantine(spark, allow_refunds, Selection("malformed_json")).rejected == 1
     for texts, named in (
         (("x' OR 'a' = 'a", "", ""), "'reason'"),
         (("", "yesterday", ""), "'from_time' is 'yesterday'"),
         (("", later, at.isoformat()), "'until_time'"),
     ):
         with pytest.raises(UsageError, match=named):
-            Choice.from_texts(*texts)
+            Selection.from_texts(*texts)
 
 
 def test_a_backfill_adds_what_bronze_lacks_from_a_time_on_and_nothing_else(spark, settings):

@@ -78,6 +78,11 @@ def test_the_runner_of_bundles_knows_nothing_of_this_pipeline():
             assert {other for other in needed if folder(other) not in own} <= UTILITIES, name
 
 
+def test_no_two_classes_have_one_name():
+    names = [name for file in MODULES for name in re.findall(r"^class (\w+)", file.read_text(encoding="utf-8"), re.MULTILINE)]
+    assert sorted(names) == sorted(set(names))
+
+
 def test_no_payload_is_read_by_sparks_functions_for_variants():
     """They descend by recursion. One record nested a thousand levels deep would end the process, whenever the stack happens to be full."""
     calls = re.compile(r"\bF\.\w*(?:variant|parse_json)\w*\(|` variant\"")

@@ -47,7 +47,7 @@ def without(parent: dict[str, Any], *names: str) -> dict[str, Any]:
     return {key: value for key, value in parent.items() if key not in names}
 
 
-class _Loader(UniqueKeys):
+class _PlacedLoader(UniqueKeys):
     """YAML with keys that know their place; remembers which nodes carry an anchor."""
 
     KEY_IS_NO_TEXT = "a key must be a plain text"
@@ -91,7 +91,7 @@ def _written_out(node: yaml.Node, known: dict[int, int]) -> int:
 def read_yaml(path: Path, shown: str) -> tuple[dict[str, Any], set[str]]:
     """One file, called `shown` in messages, as nested mappings; and which keys of its top hold nothing but anchors for use elsewhere."""
     try:
-        loader = _Loader(bounded_text(path, shown))
+        loader = _PlacedLoader(bounded_text(path, shown))
         loader.name = shown
         node = loader.get_single_node()
         if node is None:

@@ -17,7 +17,7 @@ from streaming_pipeline.gold.registry import load_champion, load_version
 
 
 @dataclass(frozen=True)
-class Choice:
+class Period:
     """Events from `begin` until before `end`, and the version to score them with (empty: the champion)."""
 
     begin: datetime
@@ -25,7 +25,7 @@ class Choice:
     version: str = ""
 
     @classmethod
-    def from_texts(cls, from_time: str, until_time: str, version: str) -> "Choice":
+    def from_texts(cls, from_time: str, until_time: str, version: str) -> "Period":
         """Parameters as texts. Raises `UsageError` naming the one that cannot be used."""
         begin, end = parse_period(from_time, until_time)
         if begin is None or end is None:
@@ -65,7 +65,7 @@ class Rescored:
         )
 
 
-def rescore_gold(spark: SparkSession, settings: Settings, choice: Choice) -> Rescored:
+def rescore_gold(spark: SparkSession, settings: Settings, choice: Period) -> Rescored:
     """Score the chosen events of gold again, in one commit: who reads the table sees all of the old scores or all of the new.
 
     Every event of gold stays, since gold holds all that the model asks for. Must not run beside the main job. Raises `PipelineError` if

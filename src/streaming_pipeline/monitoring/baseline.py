@@ -132,7 +132,7 @@ def clean_windows(counts: dict[int, int], closed_before: int, excluded: Sequence
 
 
 @dataclass(frozen=True)
-class Choice:
+class BaselineRequest:
     """What a new baseline is to be: its name, and the period that its windows are taken from (None: the newest clean ones)."""
 
     name: str
@@ -140,7 +140,7 @@ class Choice:
     end: datetime | None = None
 
     @classmethod
-    def from_texts(cls, name: str, begin: str, end: str) -> "Choice":
+    def from_texts(cls, name: str, begin: str, end: str) -> "BaselineRequest":
         """Parameters as texts. Raises `UsageError` naming one that cannot be used."""
         choice = cls(name.strip() or "chosen", *parse_period(begin, end))
         if (choice.begin is None) != (choice.end is None):
@@ -166,7 +166,7 @@ class Made:
         return f"baseline {self.baseline_id} ({self.name}) is made from {windows}; the next run measures drift against it{few}"
 
 
-def set_baseline(spark: SparkSession, settings: Settings, choice: Choice) -> Made:
+def set_baseline(spark: SparkSession, settings: Settings, choice: BaselineRequest) -> Made:
     """Make a new baseline of silver, which is in force from the next look on. The old ones are kept.
 
     Raises `PipelineError` if the period has no window with enough rows, or silver too few clean ones.

@@ -17,10 +17,10 @@ from streaming_pipeline.monitoring import drift, profile, schema, values
 from streaming_pipeline.monitoring import state as states
 from streaming_pipeline.monitoring.arrivals import Anomaly, Watch
 from streaming_pipeline.monitoring.baseline import SILVER, Baseline
-from streaming_pipeline.monitoring.findings import Found, Look, Written, write
+from streaming_pipeline.monitoring.findings import Found, MonitoringRun, Written, write
 from streaming_pipeline.monitoring.profile import ALL, Details, Profiles, Shape
 from streaming_pipeline.monitoring.schema import UnknownField
-from streaming_pipeline.monitoring.scores import Scored, judge_scores
+from streaming_pipeline.monitoring.scores import ScoreProfile, judge_scores
 from streaming_pipeline.monitoring.state import State
 from streaming_pipeline.monitoring.windows import DAY_MINUTES, start_of
 
@@ -56,7 +56,7 @@ class Asked:
     details: Details | None = None
     unknown: list[UnknownField] | None = None
     rejected: dict[tuple[int, str], int] = field(default_factory=dict)
-    scored: Scored = field(default_factory=lambda: Scored(0, 0, []))
+    scored: ScoreProfile = field(default_factory=lambda: ScoreProfile(0, 0, []))
     retyped: dict[str, str] = field(default_factory=dict)
 
 
@@ -174,7 +174,7 @@ def detect(
 
     found = Found(profiles, judged, anomalies, outside, baseline, made is not None)
     if counted is not None or asked.unknown is not None or judged or anomalies:
-        written = write(spark, settings, Look(begun.look, settings.run_id, now, settings.window_minutes), state, found)
+        written = write(spark, settings, MonitoringRun(begun.look, settings.run_id, now, settings.window_minutes), state, found)
     else:
         written = Written()
     silent = allowed = None

@@ -32,7 +32,7 @@ _QUANTILE_NAMES = [f"p{100 * q:02.0f}" for q in _QUANTILES]
 
 
 @dataclass(frozen=True)
-class Look:
+class MonitoringRun:
     """Which look it is, and when."""
 
     number: int
@@ -72,7 +72,7 @@ class Written:
     incidents: dict[str, int] = field(default_factory=dict)
 
 
-def write(spark: SparkSession, settings: Settings, look: Look, state: states.State, found: Found) -> Written:
+def write(spark: SparkSession, settings: Settings, look: MonitoringRun, state: states.State, found: Found) -> Written:
     """Write the rows of this monitoring run; returns what they report."""
     baseline_id = found.baseline.baseline_id if found.baseline else None
     # First: by it the next look knows that there is something to take away, should this one not come to its end.
@@ -92,13 +92,13 @@ def write(spark: SparkSession, settings: Settings, look: Look, state: states.Sta
     return Written(*({kind: count for kind, count in of.items() if count} for of in (findings, happened)))
 
 
-def _strange_events(spark: SparkSession, settings: Settings, look: Look) -> int:
+def _strange_events(spark: SparkSession, settings: Settings, look: MonitoringRun) -> int:
     """How many events this monitoring run found strange: each once, however many detectors and columns say so."""
     rows = spark.table(settings.table(tables.ANOMALY_LOGS.name)).where(F.col("look") == look.number)
     return rows.agg(F.count_distinct("event_id")).first()[0]
 
 
-def write_worse(spark: SparkSession, settings: Settings, look: Look, worse: Sequence[Worse], began: datetime) -> None:
+def write_worse(spark: SparkSession, settings: Settings, look: MonitoringRun, worse: Sequence[Worse], began: datetime) -> None:
     """Write the figures of the pipeline that are worse than usual in this look, which tells of what came since `began`."""
     rows = [
         {
@@ -123,7 +123,7 @@ def write_worse(spark: SparkSession, settings: Settings, look: Look, worse: Sequ
         tables.append_rows(spark, settings, tables.ANOMALY_LOGS, rows)
 
 
-def _profile_row(one: ColumnProfile, baseline_id: int | None, look: Look) -> dict[str, Any]:
+def _profile_row(one: ColumnProfile, baseline_id: int | None, look: MonitoringRun) -> dict[str, Any]:
     raw = one.raw if one.raw and one.raw.records else None
     binned = raw if raw and len(raw.edges) else None
     return {
@@ -145,7 +145,7 @@ def _profile_row(one: ColumnProfile, baseline_id: int | None, look: Look) -> dic
     }
 
 
-def _drift_row(one: Drift, baseline_id: int | None, look: Look) -> dict[str, Any]:
+def _drift_row(one: Drift, baseline_id: int | None, look: MonitoringRun) -> dict[str, Any]:
     return {
         **look.of_window(one.window, one.window_minutes, one.table_name),
         "column_name": one.column,
@@ -165,7 +165,7 @@ def _drift_row(one: Drift, baseline_id: int | None, look: Look) -> dict[str, Any
     }
 
 
-def _anomaly_row(one: Anomaly, look: Look) -> dict[str, Any]:
+def _anomaly_row(one: Anomaly, look: MonitoringRun) -> dict[str, Any]:
     return {
         **look.of_table(),
         "detector": one.detector,
@@ -184,7 +184,7 @@ def _anomaly_row(one: Anomaly, look: Look) -> dict[str, Any]:
     }
 
 
-def _append_anomalies(spark: SparkSession, settings: Settings, look: Look, found: Found) -> int:
+def _append_anomalies(spark: SparkSession, settings: Settings, look: MonitoringRun, found: Found) -> int:
     """Write all anomalies in one commit; returns how many of them are events."""
     rows = [_anomaly_row(one, look) for one in found.anomalies]
     frames = [tables.few_rows(spark, tables.ANOMALY_LOGS, rows)] if rows else []
@@ -198,7 +198,7 @@ def _union(one: DataFrame, other: DataFrame) -> DataFrame:
     return one.unionByName(other, allowMissingColumns=True)
 
 
-def _outlier_rows(outside: DataFrame, look: Look) -> DataFrame:
+def _outlier_rows(outside: DataFrame, look: MonitoringRun) -> DataFrame:
     """What `values.outside` found → rows of `anomaly_logs`."""
     return outside.select(
         *(F.lit(value).alias(name) for name, value in look.of_table().items()),

@@ -24,7 +24,7 @@ from streaming_pipeline.monitoring import conservation
 from streaming_pipeline.monitoring.conservation import Conservation, Offsets
 from streaming_pipeline.monitoring.degradation import MOST_LOOKS, Figures, judge_figures
 from streaming_pipeline.monitoring.detection import Asked, Detection, ask, begin_look, detect
-from streaming_pipeline.monitoring.findings import Look, write_worse
+from streaming_pipeline.monitoring.findings import MonitoringRun, write_worse
 from streaming_pipeline.monitoring.freshness import Freshness, freshness, health, problems
 from streaming_pipeline.monitoring.intake import Intake
 from streaming_pipeline.monitoring.profile import ALL
@@ -167,7 +167,9 @@ def monitor_silver_events(spark: SparkSession, settings: Settings) -> MonitorLog
     lateness = seen.lateness_seconds or (None, None, None)
     figures = _figures(seen, more, detection, rate)
     worse = judge_figures(figures, [Figures(row["figures"], row["figures_of"]) for row in earlier if row["figures"]])
-    write_worse(spark, settings, Look(look, settings.run_id, now, settings.window_minutes), worse, utc(last["run_time"]) if last else now)
+    write_worse(
+        spark, settings, MonitoringRun(look, settings.run_id, now, settings.window_minutes), worse, utc(last["run_time"]) if last else now
+    )
     degraded = {"degradation": len(worse)} if worse else {}
     row = MonitorLog(
         run_time=run_time,

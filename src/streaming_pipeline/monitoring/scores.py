@@ -50,7 +50,7 @@ class Scores:
 
 
 @dataclass(frozen=True)
-class Scored:
+class ScoreProfile:
     """What is new of gold: how many events were scored and flagged, and the days whose scores were judged."""
 
     records: int
@@ -78,11 +78,11 @@ def named(model_name: str, version: str) -> str:
     return f"{model_name}/{version}"
 
 
-def judge_scores(spark: SparkSession, settings: Settings, contract: Contract, state: Scores, now: datetime) -> Scored:
+def judge_scores(spark: SparkSession, settings: Settings, contract: Contract, state: Scores, now: datetime) -> ScoreProfile:
     """Read what was scored since the last look, and judge the days that are over: those before today, and before the newest day with
     scores."""
     if not spark.catalog.tableExists(settings.table(GOLD)):
-        return Scored(0, 0, [])
+        return ScoreProfile(0, 0, [])
     held = {one.name: one for one in baselines.newest_few(spark, settings, GOLD, _KEPT)}
     gold = spark.table(settings.table(GOLD))
     rows = counts(gold.where(F.col("scored_at") > F.lit(state.until)) if state.until else gold, contract, held).toArrow().to_pylist()
@@ -104,7 +104,7 @@ def judge_scores(spark: SparkSession, settings: Settings, contract: Contract, st
         state.open = {key: summary for key, summary in state.open.items() if key[1] >= newest}
     pairs = list(filter(None, (_pair(held[model], day, summary) for (model, day), summary in sorted(over.items()) if model in held)))
     flagged = sum(row["flagged"] for row in rows)
-    return Scored(sum(row["records"] for row in rows), flagged, compare(pairs))
+    return ScoreProfile(sum(row["records"] for row in rows), flagged, compare(pairs))
 
 
 def counts(gold: DataFrame, contract: Contract, held: dict[str, Baseline]) -> DataFrame:

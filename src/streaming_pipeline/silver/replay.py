@@ -1,4 +1,4 @@
-"""Rejected records through the rules again, after the contract was put right: events and re-deliveries leave quarantine.
+"""Selection records through the rules again, after the contract was put right: events and re-deliveries leave quarantine.
 
 The quarantine's row stays, with its reasons, and says in `resolved_at` when it was resolved. A record is placed first and resolved
 after, so that a replay which ends between the two is finished by the next.
@@ -28,7 +28,7 @@ _MOST_NAMED = 10
 
 
 @dataclass(frozen=True)
-class Choice:
+class Selection:
     """Which open records of the quarantine: of a reason (`wrong_type:value`, or `wrong_type` for every field), rejected in a time."""
 
     reason: str = ""
@@ -36,7 +36,7 @@ class Choice:
     end: datetime | None = None
 
     @classmethod
-    def from_texts(cls, reason: str, from_time: str, until_time: str) -> "Choice":
+    def from_texts(cls, reason: str, from_time: str, until_time: str) -> "Selection":
         """Parameters as texts, empty for any. Raises `UsageError` naming the one that cannot be used."""
         reason = reason.strip()
         if reason and not _REASON.fullmatch(reason):
@@ -87,7 +87,7 @@ class Replayed:
         return f"{would}events {self.records:,}, {would}duplicates {self.duplicates:,}, still rejected {self.rejected:,}{why}"
 
 
-def replay_quarantine(spark: SparkSession, settings: Settings, choice: Choice, dry_run: bool = False) -> Replayed:
+def replay_quarantine(spark: SparkSession, settings: Settings, choice: Selection, dry_run: bool = False) -> Replayed:
     """Judge the chosen records by the contract as it is now; those that keep it become events of silver, or re-deliveries.
 
     Must not run beside the main job. A dry run writes nothing. Raises `UsageError` for a reason for which nothing was ever rejected.
