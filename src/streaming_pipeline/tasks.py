@@ -63,6 +63,8 @@ class Task:
     own: tuple[Parameter, ...] = ()
     secrets: tuple[str, ...] = ()
     is_logged: bool = True
+    must_run: bool = False
+    """Whether it is to run though a parameter of another task is wrong: it must tell of that."""
 
     @property
     def parameters(self) -> tuple[Parameter, ...]:
@@ -73,15 +75,16 @@ class Task:
 def run(name: str, spark: SparkSession, dbutils: Any) -> Any:
     """Run the task of a notebook by the notebook's widgets, log it, and leave its records and note to later tasks.
 
-    Returns what the notebook shows; the schema is in use then. Raises `UsageError` for a parameter that cannot be used. A parameter of
-    another task is not looked at: task 05 must tell of a failure though that was the cause.
+    Returns what the notebook shows; the schema is in use then. Raises `UsageError` for a parameter that cannot be used, be it another
+    task's: what the job was given would else be found wrong by a later run, or by none.
     """
     task = TASKS[name]
     for parameter in task.parameters:
         dbutils.widgets.text(parameter.name, parameter.text)
-    texts = {parameter.name: dbutils.widgets.get(parameter.name) for parameter in task.parameters}
+    texts = dbutils.widgets.getAll()  # with those that the job has for its other tasks
+    names = task.settings if task.must_run else [name for name in SETTINGS if name in texts]
     secrets = partial(read_secrets, dbutils, texts.get("secret_scope", ""))
-    settings = Settings.from_parameters({name: texts[name] for name in task.settings}, secrets(task.secrets) if task.secrets else {})
+    settings = Settings.from_parameters({name: texts[name] for name in names}, secrets(task.secrets) if task.secrets else {})
     own = {one.name: convert(one.name, one.default, texts[one.name].strip() or one.text) for one in task.own}
     call = partial(task.call, Context(spark, settings, own, secrets))
     result = log_task(name, call, spark, settings) if task.is_logged else call()
@@ -258,6 +261,7 @@ TASKS = {
                 Parameter("workspace_url", "", "leads to this run, with `job_id`"),
                 Parameter("job_id", "", "leads to this run, with `workspace_url`"),
             ),
+            must_run=True,
         ),
         Task("train_anomaly_detector", _train, (*_EVERY, "model_name", "experiment", "features", "contamination")),
         Task("maintain_tables", _maintain, _EVERY),

@@ -27,8 +27,8 @@ def seen(monkeypatch):
         contexts.append(context)
         return TaskResult(records=0, note="done", value="shown", left={"exists": "true"})
 
-    for name, secrets in (("a_task", ()), ("with_kafka", ("KAFKA_",))):
-        task = Task(name, call, ("catalog", "secret_scope", "schema"), own=OWN, secrets=secrets, is_logged=False)
+    for name, more in (("a_task", {}), ("with_kafka", {"secrets": ("KAFKA_",)}), ("the_last", {"must_run": True})):
+        task = Task(name, call, ("catalog", "secret_scope", "schema"), own=OWN, is_logged=False, **more)
         monkeypatch.setitem(tasks.TASKS, name, task)
     return contexts
 
@@ -76,9 +76,13 @@ def test_a_parameter_that_cannot_be_used_is_named_before_the_task_begins(seen, n
     assert not seen
 
 
-def test_a_parameter_of_another_task_is_not_looked_at(seen):
-    run("a_task", NO_SPARK, dbutils(contamination="abc", colour="blue"))
+def test_a_parameter_of_another_task_is_refused_too_but_by_the_task_that_must_tell_of_it(seen):
+    with pytest.raises(UsageError, match="'contamination' is 'abc'"):
+        run("a_task", NO_SPARK, dbutils(contamination="abc"))
+    assert not seen
+    run("the_last", NO_SPARK, dbutils(contamination="abc"))
     assert seen
+    assert [task.name for task in TASKS.values() if task.must_run] == ["05_send_alerts"]
 
 
 def test_a_task_gets_the_secrets_that_it_cannot_work_without_and_reads_others_itself(seen):
