@@ -172,10 +172,12 @@ def _say(partition: int, offsets: range) -> str:
 def _record(spark: SparkSession, settings: Settings, reason: str, status: str, lost: int | None, until: dict[str, int]) -> str:
     tables.create_missing(spark, settings, [tables.MONITOR_LOGS])
     logged = spark.table(settings.table("monitor_logs"))
-    # A run that ended between this row and its first batch finds the same loss again.
-    if logged.where((F.col("table_name") == "bronze_events") & (F.col("status_reason") == reason)).isEmpty():
+    is_look = F.col("table_name") == "silver_events"
+    newest, look = logged.agg(F.max("run_time"), F.max(F.when(is_look, F.col("run_time")))).first()
+    # A run that ended between this row and its first batch finds the same loss again; behind a look it is another one, in the same words.
+    same = (F.col("table_name") == "bronze_events") & (F.col("status_reason") == reason)
+    if logged.where(same & (F.col("run_time") > F.lit(look) if look else F.lit(True))).isEmpty():
         # Behind the newest row also where the clock was set back since: alerts go by it.
-        newest = logged.agg(F.max("run_time")).first()[0]
         now = datetime.now(UTC)
         row = {
             "run_time": max(now, newest.astimezone(UTC) + timedelta(milliseconds=1)) if newest else now,
