@@ -29,6 +29,10 @@ LEAST_FREE = 5 * 2**30
 """Bytes of a disk; a demo takes a fifth of it."""
 
 
+FOLDERS = ("broker", "checkpoints", "logs", "mlflow", "runs", "warehouse")
+"""What a home may hold."""
+
+
 @dataclass(frozen=True)
 class Remark:
     """One part, whether it is as it should be, and what is to be said of it."""
@@ -72,6 +76,10 @@ def _home(home: Path) -> str:
     existing = next(folder for folder in (place, *place.parents) if folder.exists())
     if not os.access(existing, os.W_OK):
         raise PipelineError(f"{existing} cannot be written: name another --home.")
+    for held in (place / name for name in FOLDERS):
+        if held.exists() and not (held.is_dir() and os.access(held, os.W_OK)):
+            what = "cannot be written" if held.is_dir() else "is no folder, and a run wants one there"
+            raise PipelineError(f"{held} {what}: move it away, or name another --home.")
     free = shutil.disk_usage(existing).free
     if free < LEAST_FREE:
         raise PipelineError(f"{place} has {free / 2**30:.1f} GiB left: make room, or name another --home.")

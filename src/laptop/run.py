@@ -25,6 +25,7 @@ from laptop.jobs.run_page import EVENT_LOG
 from laptop.jobs.runner import run_job
 from laptop.services.broker import Broker, running_broker
 from laptop.services.spark import new_session, start_session
+from streaming_pipeline.alerts.rules import load_rules
 from streaming_pipeline.core.contract import load_contract
 from streaming_pipeline.core.errors import PipelineError, UsageError
 from streaming_pipeline.core.settings import DEFAULT_TOPIC, PLAIN_KEYS, Settings, check_topic
@@ -185,6 +186,8 @@ def laptop(
         from streaming_pipeline.gold import inputs
 
         inputs.features(load_contract(asked.contract_path), asked.features)
+    if job == MAIN_JOB:  # its last task would say so after minutes
+        load_rules(settings.alert_rules_path)
     catalog = settings.catalog if "catalog" in parameters else defaults.get("catalog", LOCAL_CATALOG)
     if catalog != LOCAL_CATALOG:
         raise UsageError(f"Parameter 'catalog' is {catalog!r}: a laptop has {LOCAL_CATALOG} alone, so leave it out (--param, --var).")

@@ -1,5 +1,6 @@
 """`streaming-pipeline doctor`: what is well is said to be, what is not is named, and no secret is shown."""
 
+import pytest
 from secret_search import Secrets
 
 from laptop import cli
@@ -45,6 +46,13 @@ def test_the_command_ends_with_1_where_something_is_wrong(copied_bundle, tmp_pat
     (copied_bundle / ".env").write_text("SMTP_HOST=mail.example.com\n")
     assert cli.main(["doctor", "--home", str(tmp_path / "home")]) == 1
     assert "SMTP_FROM is not set" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["broker", "warehouse", "mlflow"])
+def test_a_file_in_the_place_of_a_folder_is_named(copied_bundle, tmp_path, name):
+    (tmp_path / name).write_text("a file")
+    found = {remark.part: remark for remark in examine(tmp_path, copied_bundle)}
+    assert not found["home folder"].is_well and f"{tmp_path / name} is no folder" in found["home folder"].text
 
 
 def test_secrets_that_others_can_read_are_named(copied_bundle, tmp_path):

@@ -67,6 +67,13 @@ def test_nothing_is_said_of_the_shipped_configuration(tmp_path, capsys):
     assert "Configuration" not in capsys.readouterr().err
 
 
+def test_alert_rules_that_cannot_be_read_are_refused_before_spark_starts(own_home, capsys):
+    (own_home / "config" / "alert_rules.yml").write_text("rules: 5\n")
+    assert main(["run", "--home", str(own_home)]) == 2
+    said = capsys.readouterr().err
+    assert "alert_rules.yml" in said and "rules" in said and not (own_home / "logs").exists()
+
+
 def test_the_homes_alert_rules_are_those_that_can_be_silenced(own_home, capsys):
     (own_home / "config" / "alert_rules.yml").write_text(RULES)
     assert main(["silence", "drift", "--for", "1h", "--home", str(own_home)]) == 2
