@@ -8,7 +8,7 @@
 # MAGIC |---|---|
 # MAGIC | `catalog` | Unity Catalog name; `spark_catalog` on a laptop |
 # MAGIC | `schema` | schema of all tables |
-# MAGIC | `config_dir` | folder of the event contract, the alert rules and the prices |
+# MAGIC | `config_dir` | folder of the event contract, the alert rules and the prices; of several, the first that has a file |
 # MAGIC | `runs_dir` | folder of what runs leave behind; empty: the volume `runs` of the schema |
 # MAGIC | `run_id` | names this run in the log tables |
 # MAGIC | `model_name` | the registered model, in catalog and schema |

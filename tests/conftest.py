@@ -12,7 +12,7 @@ from bench import TINY_TABLES
 from streaming_pipeline.core.settings import KafkaSettings, Settings
 
 ROOT = Path(__file__).parents[1]
-pytest_plugins = ("alert_cases", "job_bench")  # whose fixtures several files take
+pytest_plugins = ("alert_cases", "runner_cases")  # whose fixtures several files take
 
 
 @pytest.fixture(scope="session")

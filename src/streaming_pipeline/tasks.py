@@ -6,7 +6,7 @@ docs/parameters.md all follow from here. (What a task calls is imported when it 
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any
 
@@ -14,7 +14,7 @@ from pyspark.sql import SparkSession
 
 from streaming_pipeline.core.errors import UsageError
 from streaming_pipeline.core.run_log import TaskResult, log_task
-from streaming_pipeline.core.settings import Settings, convert, parse_time, read_secrets
+from streaming_pipeline.core.settings import Settings, convert, default_of, parse_time, read_secrets
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Parameter:
 
 
 SETTINGS = {"catalog": Parameter("catalog", "main", "Unity Catalog name; `spark_catalog` on a laptop")} | {
-    one.name: Parameter(one.name, {} if one.default is MISSING else one.default, one.metadata["meaning"])
+    one.name: Parameter(one.name, default_of(one), one.metadata["meaning"])
     for one in fields(Settings)
     if one.name not in ("catalog", "secrets")
 }
@@ -75,8 +75,8 @@ class Task:
 def run(name: str, spark: SparkSession, dbutils: Any) -> Any:
     """Run the task of a notebook by the notebook's widgets, log it, and leave its records and note to later tasks.
 
-    Returns what the notebook shows; the schema is in use then. Raises `UsageError` for a parameter that cannot be used, be it another
-    task's: what the job was given would else be found wrong by a later run, or by none.
+    Returns what the notebook shows. The schema is in use then, if the task is logged. Raises `UsageError` for a parameter that cannot be
+    used, be it another task's: what the job was given would else be found wrong by a later run, or by none.
     """
     task = TASKS[name]
     for parameter in task.parameters:

@@ -1,4 +1,4 @@
-"""What a run costs: the price list, what a task writes by it, and the queries over that and over Databricks' bills."""
+"""What a task writes of its cost, and the queries over that and over Databricks' bills."""
 
 import re
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Figures of the pipeline against earlier looks, and the model's scores against those of its training."""
+"""The model's scores against those of its training."""
 
 import json
 from datetime import UTC, datetime, timedelta

@@ -1,4 +1,4 @@
-"""Notebooks in source format: reading, running, and the page that is kept."""
+"""Notebooks that ask Spark: tables on the page, and SQL cells."""
 
 import re
 

@@ -1,9 +1,9 @@
-"""The runner: which tasks of a job run, with what, how they end, and what is kept of a run."""
+"""The runner with a real Spark: interrupts, streams and sessions of tasks."""
 
 import signal
 
 import pytest
-from job_bench import LOG, states
+from runner_cases import LOG, states
 
 STREAM = """
 import os

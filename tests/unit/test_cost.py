@@ -1,4 +1,4 @@
-"""What a run costs: the price list, what a task writes by it, and the queries over that and over Databricks' bills."""
+"""The price list, and what it says of bad ones."""
 
 import re
 from pathlib import Path

@@ -8,7 +8,7 @@ import os
 
 import pytest
 
-from laptop.jobs.event_log import jobs_within
+from laptop.report.event_log import jobs_within
 from laptop.services import jars
 from streaming_pipeline.core.json_files import MOST_BYTES, Damaged, read_json, set_aside
 from streaming_pipeline.core.run_log import collect_steps, timed_step

@@ -1,4 +1,4 @@
-"""Figures of the pipeline against earlier looks, and the model's scores against those of its training."""
+"""Figures of the pipeline against earlier looks."""
 
 import numpy as np
 import pandas as pd

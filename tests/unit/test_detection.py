@@ -1,4 +1,4 @@
-"""A look's findings in the tables: what was put in is found, nothing else is, and looks in parts tell what one look tells."""
+"""Which windows a look judges, by what: the parts of it that need no Spark."""
 
 import json
 from datetime import UTC, datetime

@@ -265,15 +265,7 @@ def test_every_widget_is_given_and_every_parameter_is_used(jobs):
         assert not set(parameters_of(job)) - used, f"job {name} has parameters that none of its notebooks declares"
 
 
-OWN_PARAMETERS = {
-    "produce_synthetic_events": {"count", "seed"},
-    "replay_quarantine": {"reason", "from_time", "until_time", "dry_run"},
-    "backfill_bronze": {"from_time", "dry_run"},
-    "set_baseline": {"name", "from_time", "until_time"},
-    "silence_alerts": {"rule", "duration"},
-    "set_champion": {"version"},
-    "rescore_gold": {"from_time", "until_time", "version"},
-}
+OWN_PARAMETERS = {name: {one.name for one in task.own} for name, task in TASKS.items() if name != "05_send_alerts"}
 """What a job gives its notebook besides settings."""
 
 

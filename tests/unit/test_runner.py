@@ -9,7 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from job_bench import LOG, Bench, states
+from runner_cases import LOG, Bench, states
 
 from laptop.jobs import runner
 from laptop.jobs.graph import compare, decide
@@ -293,7 +293,7 @@ def test_a_task_that_waits_for_a_server_or_swallows_interrupts_is_stopped(bench,
 
 def test_a_task_that_heeds_no_interrupt_ends_with_the_process_and_its_page_says_so(tmp_path):
     code = (
-        "from pathlib import Path\nfrom laptop.jobs import runner\nfrom job_bench import DEAF, Bench\n"
+        "from pathlib import Path\nfrom laptop.jobs import runner\nfrom runner_cases import DEAF, Bench\n"
         f"runner.GRACE_SECONDS = -58  # two seconds after the start\nbench = Bench(Path({str(tmp_path)!r}))\n"
         "bench.job({**bench.notebook('a', DEAF), 'timeout_seconds': 60}, bench.notebook('b'))\nbench.run()"
     )

@@ -1,4 +1,4 @@
-"""The part of Databricks' `dbutils` that this project's notebooks use, for one task of a run on a laptop.
+"""The part of Databricks' `dbutils` that notebooks use most, for one task of a run on a laptop.
 
 Whatever else a notebook asks for is an error that names it: a notebook never goes on with something that silently did nothing.
 """

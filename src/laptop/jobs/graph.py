@@ -258,7 +258,7 @@ def compare(left: str, operator: str, right: str) -> bool:
 
 @dataclass
 class DynamicValues:
-    """What `{{…}}` stands for in one job run; `task_key` and `attempt` are those of the task whose text is filled in."""
+    """What `{{…}}` stands for in one job run. `task_values`, `states` and `attempts` are by task key."""
 
     job_id: str
     job_name: str

@@ -62,9 +62,8 @@ def run_job(
 
     `parameters` override the job's defaults, taken as they are. `spark_for_task` gives the session of a task, by its key, each
     time that its notebook runs: a new one, or one that no other task has.
-    `secrets` is what the notebooks find in every secret scope; their values stand in no page and no message, but for
-    those of the keys in `plain`. Without `show_tables`
-    what notebooks would only display of tables is not asked for.
+    `secrets` is what the notebooks find in every secret scope; their values stand in no page and no message, but for those of the keys in
+    `plain`. Without `show_tables` what notebooks would only display of tables is not asked for.
     Raises `UsageError` before anything runs for a job that cannot run here or a parameter that it does not have, and
     `KeyboardInterrupt` after Ctrl-C, with the pages written. A task that fails is no exception: read `JobRun.state`.
     """

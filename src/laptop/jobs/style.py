@@ -30,7 +30,7 @@ th { color: var(--faint); font-weight: 600; }
 pre, code { font: 13px/1.5 ui-monospace, "SF Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace; }
 pre { white-space: pre-wrap; overflow-wrap: anywhere; margin: 0; }
 """
-"""Light and dark, no network; the notebooks' pages use it too."""
+"""Light and dark, no network."""
 
 
 def page_environment() -> Environment:

@@ -15,13 +15,12 @@ from pyspark.errors import AnalysisException
 from pyspark.sql import SparkSession
 
 from laptop.folders import find_bundle
-from laptop.jobs import event_log
 from laptop.jobs.run_page import EVENT_LOG, INDEX
 from laptop.jobs.style import PAGE_CSS, page_environment
 from laptop.models import has_models
 from laptop.not_yet import why_missing
 from laptop.quarantine import spelled
-from laptop.report import charts
+from laptop.report import charts, event_log
 from laptop.services.spark import new_session
 from laptop.sql import collected
 from streaming_pipeline.alerts.findings import SEVERITIES, advice

@@ -8,7 +8,7 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, Field, dataclass, field, fields
 from datetime import UTC, datetime
 from typing import Any
 
@@ -121,13 +121,23 @@ def _setting(default: Any, meaning: str) -> Any:
     return field(**given, metadata={"meaning": meaning})
 
 
+def default_of(setting: Field[Any]) -> Any:
+    """The default of a field of `Settings`; None if it has none."""
+    if setting.default_factory is not MISSING:
+        return setting.default_factory()
+    return None if setting.default is MISSING else setting.default
+
+
 @dataclass(frozen=True)
 class Settings:
-    """The parameters of a job run. Each field is a job parameter of the same name; docs/parameters.md says what each means."""
+    """The parameters of a job run, and its secrets. Each other field is a job parameter of the same name; docs/parameters.md lists them."""
 
     catalog: str
     schema: str = _setting("streaming", "schema of all tables")
-    config_dir: str = _setting("../config", "folder of the event contract, the alert rules and the prices")
+    config_dir: str = _setting(
+        "../config",
+        "folder of the event contract, the alert rules and the prices; of several, the first that has a file",
+    )
     checkpoint_dir: str = _setting("", "folder of the streams' checkpoints; empty: the volume `checkpoints` of the schema")
     runs_dir: str = _setting("", "folder of what runs leave behind; empty: the volume `runs` of the schema")
     run_id: str = _setting("by-hand", "names this run in the log tables")
@@ -159,7 +169,7 @@ class Settings:
             if name not in known:
                 raise UsageError(f"Parameter {name!r} is not known. Known parameters: {', '.join(sorted(known))}.")
             if str(text).strip():
-                values[name] = convert(name, known[name].default, str(text).strip())
+                values[name] = convert(name, default_of(known[name]), str(text).strip())
         if "catalog" not in values:
             raise UsageError("Parameter 'catalog' is empty: give the Unity Catalog name (spark_catalog on a laptop).")
         return cls(**values, secrets=dict(secrets or {}))
@@ -264,11 +274,11 @@ def check_topic(name: str, setting: str = "KAFKA_TOPIC") -> None:
 
 def convert(name: str, default: Any, text: str) -> Any:
     """One parameter's text as the type of its default. Raises `UsageError` naming the parameter."""
-    if name == "kafka_options":
+    if isinstance(default, Mapping):
         try:
             options = json.loads(text)
         except (ValueError, RecursionError) as error:
-            raise UsageError(f'Parameter \'kafka_options\' is not JSON ({error}): write {{"groupIdPrefix": "team-"}}.') from None
+            raise UsageError(f'Parameter {name!r} is not JSON ({error}): write {{"groupIdPrefix": "team-"}}.') from None
         if not isinstance(options, dict) or not all(isinstance(value, str) for value in options.values()):
             raise UsageError('Parameter \'kafka_options\' must be a JSON object of texts, such as {"groupIdPrefix": "team-"}.')
         ours = sorted(filter(_OUR_OPTION.fullmatch, options))
