@@ -7,8 +7,10 @@ another client reads it, says what each table must hold.
 
 import argparse
 import collections
+import math
 import random
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -197,6 +199,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cases", type=int, default=100)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--minutes", type=float, default=math.inf, help="begin no case after so many (default: all cases)")
     options = parser.parse_args()
     home = fresh_home("checkpoints")
     with running_broker(home) as broker:
@@ -205,16 +208,20 @@ def main() -> None:
         prepare_mlflow(home, load_bundle(ROOT, local_home=home), {})
         settings = own_settings(home, "checkpoints", kafka_topic="checkpoints", secrets=broker.secrets("SSL"), max_offsets_per_trigger=20)
         cases = begin(spark, settings, home / "copies")
+        began, done_cases = time.monotonic(), 0
         for number in range(options.cases):
+            if time.monotonic() - began > 60 * options.minutes:
+                break
             done = cases.case(options.seed * 10_000 + number)
-            print(f"{number + 1:4} {done}", flush=True)
+            done_cases += 1
+            print(f"{done_cases:4} {done}", flush=True)
         wrong = verdict(spark, settings)
         spark.stop()
     assert not any(wrong.values())
     kinds = ("ran", "went on", "refused")
     write_section(
         "Damaged checkpoints",
-        f"{options.cases} cases (seed {options.seed}), in each of which the checkpoints of all three stages were damaged: files removed, "
+        f"{done_cases} cases (seed {options.seed}), in each of which the checkpoints of all three stages were damaged: files removed, "
         "emptied, set back to what an older batch said, or the whole folder set back by up to six runs; then new records, and a run. "
         "After each case the tables were held against the topic and `monitor_logs` was asked: nothing lost, nothing twice.\n\n"
         + table(
